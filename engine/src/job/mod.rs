@@ -1,0 +1,261 @@
+//! The coordinator's machine for one job: who is in, which step is in flight, what is committed.
+//!
+//! [`Job::step`] takes what happened and returns what to do. Commands are to be carried out in order; in
+//! particular an epoch is persisted before it is announced. Every decision comes with a [`Command::Note`]
+//! that says why, for logs and people.
+
+mod machine;
+#[cfg(test)]
+mod tests;
+
+pub use machine::Job;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::geometry::Geometry;
+use crate::ids::{Epoch, Step, WorkerId};
+use crate::ledger::{Entry, Span};
+use crate::membership::Membership;
+
+/// What a job's spec fixes for its machine.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Steps to commit.
+    pub steps: Step,
+    /// How a step is divided.
+    pub geometry: Geometry,
+    /// Below this the job pauses.
+    pub min_workers: u32,
+    /// No more than this take part at once.
+    pub max_workers: u32,
+    /// A worker silent for so long is given up.
+    pub lease: Duration,
+    /// How long to wait for the rest once `min_workers` are there, before the first epoch.
+    pub gather: Duration,
+    /// Faults to inject.
+    pub kills: Vec<Kill>,
+}
+
+/// A fault to inject: SIGKILL for whoever holds `slot` while `step` is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// The slot, as in `--kill SLOT@STEP`.
+    pub slot: u32,
+    /// The step that is to be in flight.
+    pub step: Step,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// How many workers have been asked for and may be expected soon.
+    Expected(u32),
+    /// A worker is ready to take part.
+    Joined {
+        /// Who.
+        worker: WorkerId,
+        /// Its data plane.
+        address: SocketAddr,
+        /// The steps whose checkpoints it can read and has verified.
+        checkpoints: Vec<Step>,
+    },
+    /// A worker's connection closed, or its process ended.
+    Left {
+        /// Who.
+        worker: WorkerId,
+        /// How it is known.
+        reason: String,
+    },
+    /// A worker says that it is alive.
+    Heartbeat(WorkerId),
+    /// A member has the state of its epoch's base step.
+    Holding {
+        /// Who.
+        worker: WorkerId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// A member holds the whole reduced gradient of a step.
+    Reduced(Report),
+    /// A member lost its connection to another one.
+    PeerLost {
+        /// Who says so.
+        by: WorkerId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Of whom.
+        peer: WorkerId,
+        /// How it is known.
+        reason: String,
+    },
+    /// A checkpoint is complete on disk.
+    CheckpointWritten {
+        /// Who wrote it.
+        worker: WorkerId,
+        /// Of which step.
+        step: Step,
+        /// Digest of its weights.
+        weights: String,
+    },
+    /// A member has applied the last step and done its part of the ending.
+    Finished {
+        /// Who.
+        worker: WorkerId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Digest of its final weights.
+        weights: String,
+    },
+    /// A worker cannot go on, for a reason that another process would meet as well.
+    Fatal {
+        /// Who.
+        worker: WorkerId,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A person asked for the end.
+    Cancel,
+    /// Nothing but time passed.
+    Tick,
+}
+
+/// A member's word on a reduced step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Who.
+    pub worker: WorkerId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Which step.
+    pub step: Step,
+    /// Digest of the reduced gradient and loss.
+    pub digest: String,
+    /// The step's mean loss.
+    pub loss: f32,
+    /// What this member's loader gave for the step.
+    pub spans: Vec<Span>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Store the epoch, by compare-and-swap, before anything that follows.
+    PersistEpoch(Epoch),
+    /// Tell every member of it.
+    Announce(Membership),
+    /// Tell these workers to stop what they do for lower epochs, keep what they have, and wait.
+    Hold {
+        /// Whom.
+        workers: Vec<WorkerId>,
+        /// The new fence.
+        epoch: Epoch,
+        /// Nobody is known to hold the state: forget it, look for checkpoints, and say anew that you are ready.
+        forget: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Tell these members that the step is committed.
+    Commit {
+        /// Whom.
+        workers: Vec<WorkerId>,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Which.
+        step: Step,
+        /// Whether to wait for the next epoch, in which newcomers take lanes over, before computing more.
+        ends_epoch: bool,
+    },
+    /// Tell this worker that it is out, and close its connection.
+    Evict {
+        /// Whom.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// Send SIGKILL to this worker's process.
+    Kill(WorkerId),
+    /// Append to the ledger.
+    Record(Entry),
+    /// Cut the ledger back: nothing after this step counts any more.
+    Truncate(Step),
+    /// Store that this checkpoint exists.
+    RecordCheckpoint {
+        /// Of which step.
+        step: Step,
+        /// Digest of its weights.
+        weights: String,
+    },
+    /// A recovery is over: the first commit after members were lost.
+    Recovered {
+        /// From the kill, or else from the moment that the loss was noticed, to the commit.
+        took: Duration,
+    },
+    /// Something that people want to know, with its reason.
+    Note {
+        /// What it is about.
+        kind: NoteKind,
+        /// In words.
+        text: String,
+    },
+    /// The job is over; tell these workers to leave.
+    End {
+        /// Whom.
+        workers: Vec<WorkerId>,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// What a note is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// A worker came.
+    Joined,
+    /// A worker went.
+    Lost,
+    /// The membership changed.
+    Epoch,
+    /// The job waits for workers.
+    Paused,
+    /// A fault was injected.
+    Killed,
+    /// A checkpoint was written.
+    Checkpoint,
+    /// Training goes on after a loss.
+    Recovered,
+    /// Members disagreed on a digest.
+    Corruption,
+    /// The job ended.
+    Ended,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are committed; the digest is of the final weights.
+    Done {
+        /// Over the f32 weights in parameter order.
+        weights: String,
+    },
+    /// It cannot go on.
+    Failed(String),
+    /// A person ended it.
+    Cancelled,
+}
+
+/// Where a job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No worker holds state; waiting for enough of them.
+    Gathering,
+    /// The step after the last committed one is in flight.
+    Stepping,
+    /// Too few workers; those there are hold their state.
+    Paused,
+    /// All steps are committed; members apply the last one, checkpoint and evaluate.
+    Finishing,
+    /// Over.
+    Ended(Outcome),
+}

@@ -1,0 +1,28 @@
+//! The pure rules of a run: start reading here.
+//!
+//! Nothing in this crate does I/O, looks at a clock or rolls dice; time and identity are arguments. The
+//! runtimes in `coordinator/` and `worker/` turn what it decides into I/O.
+//!
+//! | module | what it rules |
+//! |---|---|
+//! | [`ids`] | names and fences: jobs, nodes, workers, epochs, steps, lanes, ranks |
+//! | [`spec`] | the job spec: every field, default and bound |
+//! | [`job`] | the coordinator's machine for one job |
+//! | [`rank`] | a rank's machine |
+//! | [`membership`] | who takes part in an epoch |
+//! | [`ledger`] | committed steps, and which samples they used |
+//! | [`time`] | time as an argument |
+//! | [`geometry`] | microbatches, lanes, the fixed tree, who computes what |
+//! | [`order`] | which sample comes when |
+//! | [`random`] | counter-based numbers and the keyed permutation |
+
+pub mod geometry;
+pub mod ids;
+pub mod job;
+pub mod ledger;
+pub mod membership;
+pub mod order;
+pub mod random;
+pub mod rank;
+pub mod spec;
+pub mod time;

@@ -1,0 +1,359 @@
+//! The job spec: one TOML file, every field optional but the source of data.
+//!
+//! [`Spec::parse`] is the only way in: what it returns holds every bound, so nobody checks again.
+
+mod model;
+mod reader;
+
+pub use model::{ModelSpec, Preset, presets};
+pub use reader::{SpecError, nearest};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::geometry::Geometry;
+use crate::ids::JobId;
+use reader::Reader;
+
+/// A validated job spec.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Spec {
+    /// `[job]`
+    pub job: JobSpec,
+    /// `[data]`
+    pub data: DataSpec,
+    /// `[model]`
+    pub model: ModelSpec,
+    /// `[train]`
+    pub train: TrainSpec,
+    /// `[batch]`
+    pub batch: BatchSpec,
+    /// `[optim]`
+    pub optim: OptimSpec,
+    /// `[schedule]`
+    pub schedule: ScheduleSpec,
+    /// `[checkpoint]`
+    pub checkpoint: CheckpointSpec,
+    /// `[elastic]`
+    pub elastic: ElasticSpec,
+}
+
+/// `[job]`: what it is called.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct JobSpec {
+    /// Name of the job and of its run folder.
+    pub name: JobId,
+}
+
+/// `[data]`: where tokens come from. Exactly one of the two is set.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct DataSpec {
+    /// A folder of text, built into a dataset before the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corpus: Option<PathBuf>,
+    /// A built dataset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<PathBuf>,
+}
+
+/// `[train]`: how long, and from which seed.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct TrainSpec {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Seed of weights and sample order.
+    pub seed: u64,
+}
+
+/// `[batch]`: the geometry of a step.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct BatchSpec {
+    /// Microbatches of every step (`M`), whatever the number of workers.
+    pub microbatches: u32,
+    /// Sequences in a microbatch.
+    pub sequences: u32,
+    /// Tokens in a sequence; at most the model's `max_position_embeddings`.
+    pub sequence_length: usize,
+    /// Lanes (`L`): a power of two that divides `microbatches`.
+    pub lanes: u32,
+}
+
+/// `[optim]`: AdamW with decoupled decay (Loshchilov and Hutter, 2019).
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct OptimSpec {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled decay; norms and embeddings are excluded.
+    pub weight_decay: f64,
+    /// Largest global norm of a gradient; 0 turns clipping off.
+    pub clip: f64,
+}
+
+/// The shape of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// Half a cosine from the peak to the floor at the last step.
+    Cosine,
+    /// Warm-up, stable, decay: the peak, then a straight line to the floor over the last `decay_fraction`.
+    Wsd,
+    /// The peak for ever.
+    Constant,
+}
+
+/// `[schedule]`: the learning rate over the steps.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct ScheduleSpec {
+    /// Steps of linear warm-up from 0.
+    pub warmup_steps: u64,
+    /// What follows.
+    pub decay: Decay,
+    /// The floor, as a fraction of the peak.
+    pub min_ratio: f64,
+    /// For `wsd`: the fraction of all steps that decays.
+    pub decay_fraction: f64,
+}
+
+/// `[checkpoint]`: when the state is written.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct CheckpointSpec {
+    /// Every so many steps, and at the end; 0 means only at the end.
+    pub every: u64,
+    /// Checkpoints kept, newest first; 0 keeps all.
+    pub keep: u64,
+}
+
+/// `[elastic]`: how many workers, and when one is given up.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct ElasticSpec {
+    /// Below this the job pauses.
+    pub min_workers: u32,
+    /// No more than this take part.
+    pub max_workers: u32,
+    /// A worker silent for so long is given up. A closed connection is noticed at once, without it.
+    pub lease_ms: u64,
+}
+
+impl ElasticSpec {
+    /// The lease as a duration.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+}
+
+impl Spec {
+    /// Parses and checks a spec.
+    ///
+    /// # Errors
+    /// All problems at once, each with its line, field, value and bound.
+    pub fn parse(source: &str) -> Result<Self, SpecError> {
+        let mut reader = Reader::new(source);
+        let file = reader.parse()?;
+        let root = file.get_ref();
+        let r = &mut reader;
+
+        let mut s = r.section(root, "job");
+        let expected =
+            "a name of at most 63 of a-z, 0-9, `-`, `.` and `_` that starts with a letter or digit";
+        let name = s.text(r, "name", expected, |text| text.parse::<JobId>().ok());
+        let job = JobSpec {
+            name: name.or_else(|| "job".parse().ok()).ok_or_else(empty)?,
+        };
+        s.finish(r);
+
+        let mut s = r.section(root, "data");
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        let data = DataSpec {
+            corpus: s.text(r, "corpus", "the path of a folder of text", path),
+            dataset: s.text(r, "dataset", "the path of a built dataset", path),
+        };
+        if data.corpus.is_some() && data.dataset.is_some() {
+            r.reject("data: `corpus` and `dataset` are both given; keep one".to_owned());
+        }
+        s.finish(r);
+
+        let mut s = r.section(root, "model");
+        let model = ModelSpec::read(r, &mut s);
+        s.finish(r);
+
+        let mut s = r.section(root, "train");
+        let train = TrainSpec {
+            steps: s.integer(r, "steps", 1..=1_000_000_000).unwrap_or(100),
+            seed: s.integer(r, "seed", 0..=i64::MAX as u64).unwrap_or(0),
+        };
+        s.finish(r);
+
+        let mut s = r.section(root, "elastic");
+        let elastic = ElasticSpec {
+            min_workers: s.integer(r, "min_workers", 1..=4096).unwrap_or(1) as u32,
+            max_workers: s.integer(r, "max_workers", 1..=4096).unwrap_or(4) as u32,
+            lease_ms: s.integer(r, "lease_ms", 100..=3_600_000).unwrap_or(5_000),
+        };
+        let (min, max) = (elastic.min_workers, elastic.max_workers);
+        if min > max {
+            r.reject(format!(
+                "elastic.min_workers = {min}: must be at most max_workers = {max}"
+            ));
+        }
+        s.finish(r);
+
+        let mut s = r.section(root, "batch");
+        let microbatches = s.integer(r, "microbatches", 1..=1 << 16).unwrap_or(8) as u32;
+        let sequences = s.integer(r, "sequences", 1..=1 << 16).unwrap_or(2) as u32;
+        let length = s.integer(r, "sequence_length", 8..=1 << 20).map(|n| n as usize);
+        let lanes = s.integer(r, "lanes", 1..=1 << 16).map(|n| n as u32);
+        let batch = BatchSpec {
+            microbatches,
+            sequences,
+            sequence_length: length.unwrap_or(model.max_position_embeddings),
+            lanes: lanes.unwrap_or_else(|| Geometry::default_lanes(microbatches, max)),
+        };
+        if batch.sequence_length > model.max_position_embeddings {
+            let (length, bound) = (batch.sequence_length, model.max_position_embeddings);
+            r.reject(format!(
+                "batch.sequence_length = {length}: must be at most model.max_position_embeddings = {bound}"
+            ));
+        }
+        if !batch.lanes.is_power_of_two() || !microbatches.is_multiple_of(batch.lanes) {
+            let lanes = batch.lanes;
+            r.reject(format!(
+                "batch.lanes = {lanes}: must be a power of two that divides microbatches = {microbatches}"
+            ));
+        } else if batch.lanes < max {
+            let most = batch.lanes;
+            r.reject(format!(
+                "elastic.max_workers = {max}: must be at most {most}, the lanes that batch.microbatches = \
+                 {microbatches} allows; a multiple of {} gives every worker a lane",
+                max.next_power_of_two()
+            ));
+        }
+        s.finish(r);
+
+        let mut s = r.section(root, "optim");
+        let optim = OptimSpec {
+            learning_rate: s.number(r, "learning_rate", 0.0..=10.0).unwrap_or(1e-3),
+            beta1: s.number(r, "beta1", 0.0..=0.999_999).unwrap_or(0.9),
+            beta2: s.number(r, "beta2", 0.0..=0.999_999).unwrap_or(0.95),
+            eps: s.number(r, "eps", 1e-16..=1.0).unwrap_or(1e-8),
+            weight_decay: s.number(r, "weight_decay", 0.0..=10.0).unwrap_or(0.1),
+            clip: s.number(r, "clip", 0.0..=1e6).unwrap_or(1.0),
+        };
+        s.finish(r);
+
+        let mut s = r.section(root, "schedule");
+        let decay = |text: &str| match text {
+            "cosine" => Some(Decay::Cosine),
+            "wsd" => Some(Decay::Wsd),
+            "constant" => Some(Decay::Constant),
+            _ => None,
+        };
+        let schedule = ScheduleSpec {
+            warmup_steps: s
+                .integer(r, "warmup_steps", 0..=train.steps)
+                .unwrap_or(train.steps.div_ceil(20).min(1000)),
+            decay: s
+                .text(r, "decay", "one of cosine, wsd, constant", decay)
+                .unwrap_or(Decay::Cosine),
+            min_ratio: s.number(r, "min_ratio", 0.0..=1.0).unwrap_or(0.1),
+            decay_fraction: s.number(r, "decay_fraction", 0.0..=1.0).unwrap_or(0.2),
+        };
+        s.finish(r);
+
+        let mut s = r.section(root, "checkpoint");
+        let checkpoint = CheckpointSpec {
+            every: s.integer(r, "every", 0..=1_000_000_000).unwrap_or(100),
+            keep: s.integer(r, "keep", 0..=1_000_000).unwrap_or(3),
+        };
+        s.finish(r);
+
+        reader.finish(root)?;
+        Ok(Self {
+            job,
+            data,
+            model,
+            train,
+            batch,
+            optim,
+            schedule,
+            checkpoint,
+            elastic,
+        })
+    }
+
+    /// The spec with every default written out, as TOML that [`Spec::parse`] reads back to the same value.
+    ///
+    /// # Errors
+    /// If a path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, SpecError> {
+        toml::to_string(self).map_err(|error| SpecError {
+            problems: vec![format!("write the spec as TOML: {error}")],
+        })
+    }
+
+    /// How a step is divided.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        Geometry {
+            microbatches: self.batch.microbatches,
+            lanes: self.batch.lanes,
+            sequences: self.batch.sequences,
+        }
+    }
+
+    /// Samples, that is sequences, that one step uses.
+    #[must_use]
+    pub fn samples_per_step(&self) -> u64 {
+        u64::from(self.batch.microbatches) * u64::from(self.batch.sequences)
+    }
+
+    /// Digest of everything that decides the bits of the result besides the data itself: a checkpoint is
+    /// resumed only under the same one. Names, paths, elasticity and checkpointing are left out.
+    ///
+    /// # Errors
+    /// As [`Spec::to_toml`].
+    pub fn numerics_digest(&self) -> Result<String, SpecError> {
+        #[derive(serde::Serialize)]
+        struct Numerics<'a> {
+            model: &'a ModelSpec,
+            train: &'a TrainSpec,
+            batch: &'a BatchSpec,
+            optim: &'a OptimSpec,
+            schedule: &'a ScheduleSpec,
+        }
+        let Self {
+            model,
+            train,
+            batch,
+            optim,
+            schedule,
+            ..
+        } = self;
+        let text = toml::to_string(&Numerics {
+            model,
+            train,
+            batch,
+            optim,
+            schedule,
+        })
+        .map_err(|error| SpecError {
+            problems: vec![format!("digest the spec: {error}")],
+        })?;
+        Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
+    }
+}
+
+fn empty() -> SpecError {
+    SpecError {
+        problems: vec!["job.name is missing".to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests;
