@@ -10,6 +10,7 @@
 //! | [`job`] | the coordinator's machine for one job |
 //! | [`rank`] | a rank's machine |
 //! | [`membership`] | who takes part in an epoch |
+//! | [`placement`] | which job gets which free slot |
 //! | [`ledger`] | committed steps, and which samples they used |
 //! | [`time`] | time as an argument |
 //! | [`geometry`] | microbatches, lanes, the fixed tree, who computes what |
@@ -22,6 +23,7 @@ pub mod job;
 pub mod ledger;
 pub mod membership;
 pub mod order;
+pub mod placement;
 pub mod random;
 pub mod rank;
 pub mod spec;
