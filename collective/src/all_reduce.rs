@@ -1,0 +1,93 @@
+//! The all-reduce: the machine of `reduction`, driven over the links.
+
+use std::ops::Range;
+
+use lockstep_engine::geometry::Assignment;
+use lockstep_engine::ids::Step;
+
+use crate::endpoint::Endpoint;
+use crate::error::CollectiveError;
+use crate::mailbox::Topic;
+use crate::operation::Operation;
+use crate::partials::Partials;
+use crate::reduction::{Outbox, Place, Reduction};
+
+impl Endpoint {
+    /// Adds the partials of all members up by the fixed tree over lanes, into `out` of every member: the same
+    /// bits everywhere, whatever the group and the assignment, as if one thread had walked the tree. (Not a
+    /// number is an exception: which of its payloads comes out is up to the processor.)
+    ///
+    /// Every member passes the same `step`, `buckets` and `assignment`, and its own `partials`, which must be at
+    /// exactly `assignment.nodes_of(rank)`. Values of `out` outside the buckets are left alone. In an epoch,
+    /// steps only go up, and each is reduced once. On return nobody reads the partials' buffers any more.
+    ///
+    /// Each member adds up a near-equal share of every bucket, its chunk, and sends it to all others:
+    /// reduce-scatter and all-gather in one, in pieces that overlap sending, adding and receiving. In the
+    /// aligned case a member sends and receives `2(n-1)/n` of the gradient, which is the least possible.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Superseded`] and [`CollectiveError::PeerLost`] at once, whatever it was waiting for;
+    /// the partials are unharmed and `out` is to be thrown away. [`CollectiveError::TimedOut`] when nothing has
+    /// come for longer than [`timeout`](crate::Options::timeout). Others when arguments do not fit together,
+    /// or not with those of another member.
+    pub fn all_reduce(
+        &self,
+        step: Step,
+        buckets: &[Range<usize>],
+        assignment: &Assignment,
+        partials: &Partials,
+        out: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        let shared = self.shared();
+        let mut operation = Operation::begin(shared)?;
+        let (epoch, rank, members) = (
+            operation.roster().epoch,
+            operation.roster().rank,
+            operation.roster().size(),
+        );
+        if out.len() != partials.len() {
+            let problem = format!("{} values where a gradient has {}", out.len(), partials.len());
+            return Err(CollectiveError::Argument {
+                argument: "out",
+                problem,
+            });
+        }
+        let place = Place {
+            job: shared.job,
+            epoch,
+            step,
+            rank,
+            members,
+        };
+        let mut reduction = Reduction::new(place, buckets, assignment, partials, &shared.pool)?;
+        operation.claim(step)?;
+
+        let mut outbox = Outbox::new(members as usize);
+        reduction.start(out, &mut outbox);
+        let topic = Topic {
+            epoch,
+            state_of: None,
+            step,
+        };
+        let mut batch = Vec::new();
+        while reduction.missing() > 0 || !outbox.is_empty() {
+            let awaited = || reduction.awaited().collect();
+            operation.exchange(
+                &mut outbox,
+                Some(&topic),
+                reduction.missing(),
+                awaited,
+                &mut batch,
+            )?;
+            for frame in batch.drain(..) {
+                // Frames of strangers do not get as far as this.
+                let Some(from) = operation.roster().rank_of(&frame.sender) else {
+                    continue;
+                };
+                reduction.accept(from, &frame.header, frame.payload, out, &mut outbox)?;
+            }
+        }
+        operation.settle(|link| link.holds_partial_of(epoch, step));
+        Ok(())
+    }
+}

@@ -1,0 +1,343 @@
+//! Bind, enter, raise, close: the public face.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use lockstep_engine::ids::{Epoch, Rank};
+
+use crate::error::{CollectiveError, PeerLost};
+use crate::operation::Operation;
+use crate::outbound::{self, Link};
+use crate::pool::Pool;
+use crate::state::{OnPeerLost, Roster, Shared, State, Stats};
+use crate::{frame, inbound};
+
+/// The most bytes of an identity and of a token.
+const MAX_NAME_BYTES: usize = frame::MAX_HELLO_BYTES as usize / 2 - 8;
+/// Idle buffers of payloads that are kept.
+const POOL_BYTES: usize = 256 << 20;
+/// How long closing waits for the acceptor to be reached.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How to bind an endpoint.
+pub struct Options {
+    /// Where to listen; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The job's tag: frames with another are refused.
+    pub job: u64,
+    /// Who this is: the worker's id in full, incarnation included.
+    pub identity: String,
+    /// The job's secret: connections that do not know it are refused.
+    pub token: String,
+    /// How long an operation waits without hearing from anybody. Losses are noticed by broken connections, so
+    /// this is only for members that hang.
+    pub timeout: Duration,
+    /// Bytes of frames that may wait from one sender before it is held back.
+    pub mailbox_bytes: usize,
+    /// Called when a member of the current group is lost, once a member and epoch, from a thread of the
+    /// endpoint. It may raise the epoch; it must not drop the endpoint.
+    pub on_peer_lost: OnPeerLost,
+}
+
+impl Options {
+    /// The defaults: no token, 120 s, 256 MiB a sender, and nobody told of losses.
+    #[must_use]
+    pub fn new(listen: SocketAddr, job: u64, identity: impl Into<String>) -> Self {
+        Self {
+            listen,
+            job,
+            identity: identity.into(),
+            token: String::new(),
+            timeout: Duration::from_secs(120),
+            mailbox_bytes: 256 << 20,
+            on_peer_lost: Box::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            listen,
+            job,
+            identity,
+            timeout,
+            mailbox_bytes,
+            ..
+        } = self;
+        f.debug_struct("Options")
+            .field("listen", listen)
+            .field("job", job)
+            .field("identity", identity)
+            .field("timeout", timeout)
+            .field("mailbox_bytes", mailbox_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is.
+    pub identity: String,
+    /// Where its endpoint listens.
+    pub address: SocketAddr,
+}
+
+/// A membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number.
+    pub epoch: Epoch,
+    /// The rank of the endpoint that enters it.
+    pub rank: Rank,
+    /// All members by rank, the one that enters included.
+    pub members: Vec<Peer>,
+}
+
+/// One rank's end of all connections. Dropping it closes them and waits for their threads.
+#[derive(Debug)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+/// A cheap clone that any thread may hold, and that keeps no connection open.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Endpoint {
+    /// Listens and accepts connections from now on. There is no group yet.
+    ///
+    /// # Errors
+    /// When an identity or token is too long (2 KiB), or the system refuses the address or a thread.
+    pub fn bind(options: Options) -> Result<Self, CollectiveError> {
+        let Options {
+            listen,
+            job,
+            identity,
+            token,
+            timeout,
+            mailbox_bytes,
+            on_peer_lost,
+        } = options;
+        for (argument, text) in [("identity", &identity), ("token", &token)] {
+            if text.len() > MAX_NAME_BYTES {
+                let problem = format!("{} bytes where at most {MAX_NAME_BYTES} are allowed", text.len());
+                return Err(CollectiveError::Argument { argument, problem });
+            }
+        }
+        let failed = |error| system(format!("listen on {listen}"), &error);
+        let listener = TcpListener::bind(listen).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let shared = Arc::new(Shared {
+            job,
+            identity,
+            token,
+            timeout,
+            mailbox_bytes,
+            pool: Pool::new(POOL_BYTES),
+            events: Default::default(),
+            room: Default::default(),
+            on_peer_lost,
+            state: Default::default(),
+        });
+        let shared_too = shared.clone();
+        let acceptor = thread::Builder::new()
+            .name("collective-accept".to_owned())
+            .spawn(move || inbound::accept(&shared_too, &listener))
+            .map_err(|error| system("start a thread".to_owned(), &error))?;
+        shared.lock().threads.push(acceptor);
+        Ok(Self { shared, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle to it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Enters a group. What runs for an older epoch is superseded; frames of older epochs are dropped, and those
+    /// that came early for this one are kept. Connections are opened to new members at once, kept to members
+    /// with the same identity and address, and closed to those who are no longer in the group.
+    ///
+    /// # Errors
+    /// [`CollectiveError::InvalidGroup`] if the epoch is not newer than the last entered one, if this endpoint's
+    /// identity is not at its rank, or if one is there twice; [`CollectiveError::Superseded`] if a higher epoch
+    /// was raised.
+    pub fn enter(&self, group: Group) -> Result<(), CollectiveError> {
+        let shared = &self.shared;
+        let roster = Roster::new(group, &shared.identity)?;
+        let epoch = roster.epoch;
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        if state.raised > epoch {
+            return Err(CollectiveError::Superseded {
+                epoch,
+                by: state.raised,
+            });
+        }
+        if epoch <= state.epoch() {
+            let problem = format!("epoch {} was entered already", state.epoch());
+            return Err(CollectiveError::InvalidGroup { epoch, problem });
+        }
+        let routes = route(shared, state, &roster)?;
+        for (id, link) in &mut state.links {
+            if !routes.contains(&Some(*id)) {
+                link.leave(epoch);
+            }
+        }
+        state.raised = epoch;
+        state.routes = routes;
+        state.lost.clear();
+        state.begun = None;
+        state.threads.retain(|thread| !thread.is_finished());
+        show_outsiders_out(state, &roster, shared.timeout);
+        state.roster = Some(Arc::new(roster));
+        state.purge(&shared.pool);
+        drop(guard);
+        shared.events.notify_all();
+        shared.room.notify_all();
+        Ok(())
+    }
+
+    /// Waits until everything that was queued is handed to the system: to be called before a friendly exit.
+    /// Returns early when the group is superseded, and after [`timeout`](Options::timeout).
+    ///
+    /// # Errors
+    /// When no group was entered, or a newer epoch was raised before.
+    pub fn flush(&self) -> Result<(), CollectiveError> {
+        Operation::begin(&self.shared)?.settle(|link| link.holds(|_| true));
+        Ok(())
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The link to each member: the one there is, or a new one.
+fn route(
+    shared: &Arc<Shared>,
+    state: &mut State,
+    roster: &Roster,
+) -> Result<Vec<Option<u64>>, CollectiveError> {
+    let mut routes = Vec::with_capacity(roster.members.len());
+    for (index, member) in (0u32..).zip(&roster.members) {
+        if Rank(index) == roster.rank {
+            routes.push(None);
+            continue;
+        }
+        let same = |link: &Link| {
+            link.is_open() && link.identity == member.identity && link.address == member.address
+        };
+        if let Some((&id, _)) = state.links.iter().find(|(_, link)| same(link)) {
+            routes.push(Some(id));
+            continue;
+        }
+        let id = state.new_id();
+        state
+            .links
+            .insert(id, Link::new(member.identity.clone(), member.address));
+        match outbound::spawn(shared, id) {
+            Ok(thread) => state.threads.push(thread),
+            Err(error) => {
+                state.links.remove(&id);
+                return Err(system(format!("start a thread for rank {index}"), &error));
+            }
+        }
+        routes.push(Some(id));
+    }
+    Ok(routes)
+}
+
+/// Closes connections of those who have not been members for a long time. Not at once: they may be early for a
+/// newer group, and those who leave close their connections themselves.
+fn show_outsiders_out(state: &mut State, roster: &Roster, after: Duration) {
+    let now = Instant::now();
+    for inbound in state.inbound.values_mut() {
+        let Some(identity) = &inbound.identity else {
+            continue;
+        };
+        if roster.rank_of(identity).is_some() {
+            inbound.outsider_since = None;
+        } else if now.duration_since(*inbound.outsider_since.get_or_insert(now)) > after {
+            // Its reader does the rest.
+            let _ = inbound.stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn system(verb: String, error: &io::Error) -> CollectiveError {
+    CollectiveError::System {
+        verb,
+        kind: error.kind(),
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        let threads = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            state.links.values_mut().for_each(Link::break_off);
+            for inbound in state.inbound.values() {
+                // It may be closed already.
+                let _ = inbound.stream.shutdown(std::net::Shutdown::Both);
+            }
+            std::mem::take(&mut state.threads)
+        };
+        self.shared.events.notify_all();
+        self.shared.room.notify_all();
+        // The acceptor sees that it is over when it has accepted something.
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let _ = TcpStream::connect_timeout(&SocketAddr::new(ip, self.address.port()), CLOSE_TIMEOUT);
+        for thread in threads {
+            // A panic there was reported by the runtime; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Handle {
+    /// Stops what runs for epochs before `epoch`: it returns [`CollectiveError::Superseded`] at once. Groups
+    /// before it can no longer be entered.
+    pub fn raise(&self, epoch: Epoch) {
+        self.shared.raise(epoch);
+    }
+
+    /// What was seen, and what is held.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// The members of the current group that were lost.
+    #[must_use]
+    pub fn lost(&self) -> Vec<PeerLost> {
+        self.shared.lock().losses()
+    }
+
+    /// Waits until `wanted` holds of the stats; `false` if it does not within `within`.
+    #[must_use]
+    pub fn wait_until(&self, within: Duration, wanted: impl Fn(&Stats) -> bool) -> bool {
+        self.shared.wait_until(within, wanted)
+    }
+}

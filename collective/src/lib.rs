@@ -1,0 +1,51 @@
+//! Exact reductions between ranks over framed TCP.
+//!
+//! Ranks hold partial gradients at nodes of the fixed tree over lanes. This crate moves them, combines them in
+//! the tree's order and gives every rank the same bits, whoever computed what and however many there are. It
+//! uses threads and blocking sockets, so it can be called from any kind of program, and it never sees a tensor.
+//!
+//! Nothing here decides who is a member: the caller [enters](Endpoint::enter) a group, is told when a member is
+//! lost, and [raises](Handle::raise) the epoch to stop what is running for an older one.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`partials`] | a rank's folded gradients of the step in flight, and their buffers |
+//! | [`frame`] | the header on the wire, its checks, and the greeting |
+//! | [`endpoint`] | bind, enter, raise, close: the public face |
+//! | [`error`] | what can go wrong, and what to do about it |
+//! | `fold` | the one addition and the fixed tree |
+//! | `pool` | buffers that come back |
+//! | `plan` | how buckets are cut in chunks and pieces |
+//! | `reduction` | one all-reduce as a pure machine: frames in, frames out |
+//! | `all_reduce`, `transfer` | the operations: machines driven over the links |
+//! | `operation` | what operations share: waiting, fencing, giving up |
+//! | `state` | what all threads share, under one lock |
+//! | `mailbox` | frames that arrived before anybody asked for them |
+//! | `outbound`, `inbound` | threads that write, and threads that read |
+
+mod all_reduce;
+pub mod endpoint;
+pub mod error;
+mod fold;
+pub mod frame;
+mod inbound;
+mod mailbox;
+mod operation;
+mod outbound;
+pub mod partials;
+mod plan;
+mod pool;
+mod reduction;
+mod state;
+mod transfer;
+
+pub use endpoint::{Endpoint, Group, Handle, Options, Peer};
+pub use error::{CollectiveError, LossReason, PeerLost};
+pub use partials::{Partials, PartialsError};
+pub use state::Stats;
+
+// Payloads go from memory to the wire as they are.
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "the wire format is little-endian, and so must be the machine"
+);

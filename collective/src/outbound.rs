@@ -1,0 +1,294 @@
+//! Links: one connection to each member, on which frames only go out.
+//!
+//! A link has a queue and two threads: one writes, so that a member that does not read hangs nobody else; one
+//! watches for the other end to close, so that a loss is noticed while there is nothing to write.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use lockstep_engine::ids::{Epoch, Step};
+
+use crate::error::LossReason;
+use crate::frame::{Header, Hello, Kind};
+use crate::reduction::Outgoing;
+use crate::state::{Shared, State};
+
+/// The most frames in the queue of a link. They are references: the values stay where they are.
+pub(crate) const QUEUE_FRAMES: usize = 8;
+/// How long a member may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one attempt lasts; closing the endpoint waits for no more than this.
+const CONNECT_ATTEMPT: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// In use.
+    Open,
+    /// To say goodbye, because the group of this epoch does not have the member.
+    Leaving(Epoch),
+    /// Broken.
+    Dead,
+}
+
+/// A connection to a member.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Who is at the other end.
+    pub(crate) identity: String,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What is to be written.
+    pub(crate) queue: VecDeque<Outgoing>,
+    /// What is being written.
+    writing: Option<Header>,
+    phase: Phase,
+    wake: Arc<Condvar>,
+    stream: Option<Arc<TcpStream>>,
+}
+
+impl Link {
+    /// A link that is not connected yet.
+    pub(crate) fn new(identity: String, address: SocketAddr) -> Self {
+        let (queue, wake) = (VecDeque::new(), Arc::default());
+        Self {
+            identity,
+            address,
+            queue,
+            writing: None,
+            phase: Phase::Open,
+            wake,
+            stream: None,
+        }
+    }
+
+    /// Whether it is in working order, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether it is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_open() && self.stream.is_some()
+    }
+
+    /// Whether a frame that `which` holds of is not written yet.
+    pub(crate) fn holds(&self, which: impl Fn(&Header) -> bool) -> bool {
+        self.queue
+            .iter()
+            .map(|frame| &frame.header)
+            .chain(&self.writing)
+            .any(which)
+    }
+
+    /// Whether a partial of this reduction is not written yet.
+    pub(crate) fn holds_partial_of(&self, epoch: Epoch, step: Step) -> bool {
+        self.holds(|header| header.kind == Kind::Partial && header.epoch == epoch && header.step == step)
+    }
+
+    /// Queues a frame.
+    pub(crate) fn push(&mut self, frame: Outgoing) {
+        self.queue.push_back(frame);
+        self.wake.notify_one();
+    }
+
+    /// Ends it because the group of `epoch` does not have the member: with a goodbye if nothing is under way,
+    /// so that it is not taken for a crash.
+    pub(crate) fn leave(&mut self, epoch: Epoch) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.queue.clear();
+        if self.writing.is_some() {
+            self.break_off();
+        } else {
+            self.phase = Phase::Leaving(epoch);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ends it at once, and whatever its threads are waiting for.
+    pub(crate) fn break_off(&mut self) {
+        self.phase = Phase::Dead;
+        self.queue.clear();
+        if let Some(stream) = &self.stream {
+            // It may be closed already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.wake.notify_one();
+    }
+}
+
+/// Starts the threads of link `id`, which is in the state, or soon will be: the caller holds the lock.
+pub(crate) fn spawn(shared: &Arc<Shared>, id: u64) -> io::Result<JoinHandle<()>> {
+    let shared = shared.clone();
+    thread::Builder::new()
+        .name("collective-write".to_owned())
+        .spawn(move || run(&shared, id))
+}
+
+fn run(shared: &Arc<Shared>, id: u64) {
+    let mut watcher = None;
+    if let Err(reason) = connect(shared, id).and_then(|stream| {
+        watcher = Some(watch(shared, id, stream.clone())?);
+        let end = write_all(shared, id, &stream);
+        let _ = stream.shutdown(Shutdown::Both);
+        end
+    }) {
+        lose(shared, id, reason);
+    }
+    if let Some(watcher) = watcher {
+        let _ = watcher.join();
+    }
+    shared.lock().links.remove(&id);
+    shared.events.notify_all();
+}
+
+/// Connects and greets. The stream is in the link on return, so that it can be broken off.
+fn connect(shared: &Shared, id: u64) -> Result<Arc<TcpStream>, LossReason> {
+    let Some(address) = shared.lock().links.get(&id).map(|link| link.address) else {
+        return Err(LossReason::Closed);
+    };
+    let failed = |error: io::Error| LossReason::Connect {
+        address,
+        kind: error.kind(),
+    };
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let stream = loop {
+        match TcpStream::connect_timeout(&address, CONNECT_ATTEMPT) {
+            Ok(stream) => break Arc::new(stream),
+            Err(error) => {
+                let open = shared.lock().links.get(&id).is_some_and(Link::is_open);
+                if error.kind() != io::ErrorKind::TimedOut || Instant::now() >= deadline || !open {
+                    return Err(failed(error));
+                }
+            }
+        }
+    };
+    stream.set_nodelay(true).map_err(failed)?;
+    let hello = Hello {
+        identity: shared.identity.clone(),
+        token: shared.token.clone(),
+    }
+    .encode();
+    let epoch = {
+        let mut state = shared.lock();
+        let (closed, epoch) = (state.closed, state.epoch());
+        let Some(link) = state.links.get_mut(&id).filter(|link| link.is_open() && !closed) else {
+            return Err(LossReason::Closed);
+        };
+        link.stream = Some(stream.clone());
+        epoch
+    };
+    let header = Header::bare(Kind::Hello, shared.job, epoch).announcing(&hello);
+    write_frame(&stream, &header, &hello)?;
+    shared.events.notify_all();
+    Ok(stream)
+}
+
+/// Writes what is queued until the link ends.
+fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossReason> {
+    let mut state = shared.lock();
+    loop {
+        let Some(link) = state.links.get_mut(&id) else {
+            return Ok(());
+        };
+        if link.writing.take().is_some() && state.settling > 0 {
+            shared.events.notify_all();
+        }
+        let Some(link) = state.links.get_mut(&id) else {
+            return Ok(());
+        };
+        match link.phase {
+            Phase::Dead => return Ok(()),
+            Phase::Leaving(epoch) => {
+                drop(state);
+                return write_frame(stream, &Header::bare(Kind::Bye, shared.job, epoch), &[]);
+            }
+            Phase::Open => {}
+        }
+        let full = link.queue.len() >= QUEUE_FRAMES;
+        let Some(frame) = link.queue.pop_front() else {
+            let wake = link.wake.clone();
+            state = wait(&wake, state);
+            continue;
+        };
+        link.writing = Some(frame.header);
+        state.stats.sent_frames += 1;
+        state.stats.sent_bytes += size_of_val(frame.payload.values()) as u64;
+        drop(state);
+        if full {
+            shared.events.notify_all();
+        }
+        let bytes = frame.payload.bytes();
+        let header = if frame.sealed {
+            frame.header
+        } else {
+            frame.header.announcing(bytes)
+        };
+        write_frame(stream, &header, bytes)?;
+        // Before the lock: whoever waits for the link to settle wants the values back.
+        drop(frame);
+        state = shared.lock();
+    }
+}
+
+fn wait<'a>(wake: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes header and payload with as few calls as the system allows.
+fn write_frame(mut stream: &TcpStream, header: &Header, payload: &[u8]) -> Result<(), LossReason> {
+    let header = header.encode();
+    let mut slices = [IoSlice::new(&header), IoSlice::new(payload)];
+    let mut slices = &mut slices[..];
+    while !slices.is_empty() {
+        match stream.write_vectored(slices) {
+            Ok(0) => return Err(LossReason::Closed),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(LossReason::Io(error.kind())),
+        }
+    }
+    Ok(())
+}
+
+/// Starts the thread that waits for the other end to close.
+fn watch(shared: &Arc<Shared>, id: u64, stream: Arc<TcpStream>) -> Result<JoinHandle<()>, LossReason> {
+    let shared = shared.clone();
+    let watcher = move || {
+        let reason = loop {
+            match (&*stream).read(&mut [0]) {
+                Ok(0) => break LossReason::Closed,
+                Ok(_) => break LossReason::Talkback,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break LossReason::Io(error.kind()),
+            }
+        };
+        lose(&shared, id, reason);
+    };
+    let spawned = thread::Builder::new()
+        .name("collective-watch".to_owned())
+        .spawn(watcher);
+    spawned.map_err(|error| LossReason::Io(error.kind()))
+}
+
+/// Breaks a link off, and reports its member as lost if it was the link in use.
+fn lose(shared: &Shared, id: u64, reason: LossReason) {
+    let mut state = shared.lock();
+    let Some(link) = state.links.get_mut(&id).filter(|link| link.is_open()) else {
+        return;
+    };
+    link.break_off();
+    let identity = link.identity.clone();
+    let in_use = state.routes.contains(&Some(id));
+    let lost = if in_use {
+        state.lose(&identity, reason)
+    } else {
+        None
+    };
+    shared.tell(state, lost);
+}

@@ -1,0 +1,271 @@
+//! A rank's folded gradients of the step in flight.
+
+use std::sync::Arc;
+
+use lockstep_engine::geometry::Node;
+use lockstep_engine::ids::Lane;
+
+use crate::fold::{Fold, Segment};
+use crate::pool::Pool;
+
+/// The gradients that one rank has computed of one step, folded to the largest whole subtrees.
+///
+/// They live until the step's verdict: after members are lost, a survivor adds the lanes that it took over and
+/// reduces again. Because both fold as far as they can, the nodes held always equal
+/// `assignment.nodes_of(rank)` once the rank's lanes are computed; an all-reduce checks it.
+///
+/// Buffers may still be read by writer threads of an aborted all-reduce: a fold then writes to a fresh one.
+#[derive(Debug)]
+pub struct Partials {
+    lanes: u32,
+    len: usize,
+    fold: Fold,
+    pool: Pool,
+}
+
+/// Why a partial was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartialsError {
+    /// Its length differs from that of all others.
+    #[error("a partial of {found} values where each has {expected}: take buffers from `Partials::buffer`")]
+    Length {
+        /// Values given.
+        found: usize,
+        /// Values of every partial.
+        expected: usize,
+    },
+    /// The tree over the step's lanes has no such node.
+    #[error("{node:?} is no node of the tree over {lanes} lanes: insert whole lanes or aligned subtrees")]
+    NoSuchNode {
+        /// The node given.
+        node: Node,
+        /// Lanes of the step.
+        lanes: u32,
+    },
+    /// A lane of it was inserted already.
+    #[error(
+        "{node:?} overlaps {held:?}, which is held already: compute a lane once a step, and clear between steps"
+    )]
+    Overlap {
+        /// The node given.
+        node: Node,
+        /// The node in its way.
+        held: Node,
+    },
+}
+
+impl Partials {
+    /// No partials yet, of steps of `lanes` lanes (a power of two) and gradients of `len` values.
+    #[must_use]
+    pub fn new(lanes: u32, len: usize) -> Self {
+        Self {
+            lanes,
+            len,
+            fold: Fold::default(),
+            pool: Pool::new(usize::MAX),
+        }
+    }
+
+    /// Lanes of a step.
+    #[must_use]
+    pub fn lanes(&self) -> u32 {
+        self.lanes
+    }
+
+    /// Values of every gradient.
+    #[must_use]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "it is the length of each gradient, not their number"
+    )]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A buffer of zeros to accumulate a lane's gradient in; from the pool if one is free.
+    #[must_use]
+    pub fn buffer(&self) -> Vec<f32> {
+        let buffer = self.pool.take(self.len);
+        let mut values = Arc::try_unwrap(buffer).unwrap_or_else(|_| vec![0.0; self.len]);
+        values.fill(0.0);
+        values
+    }
+
+    /// Puts the gradient of `node` in, and folds it with its sibling as soon as both are there, up to the root:
+    /// `left[i] + right[i]` in f32, in that order.
+    ///
+    /// # Errors
+    /// When the length is wrong, the tree has no such node, or one of its lanes is there already; nothing has
+    /// changed then.
+    pub fn insert(&mut self, node: Node, values: Vec<f32>) -> Result<(), PartialsError> {
+        if values.len() != self.len {
+            return Err(PartialsError::Length {
+                found: values.len(),
+                expected: self.len,
+            });
+        }
+        let inside = node
+            .start
+            .checked_add(node.len)
+            .is_some_and(|end| end <= self.lanes);
+        if !inside || !node.is_aligned() {
+            return Err(PartialsError::NoSuchNode {
+                node,
+                lanes: self.lanes,
+            });
+        }
+        let value = Segment::pooled(Arc::new(values), self.len);
+        self.fold
+            .insert(node, value, &self.pool)
+            .map_err(|held| PartialsError::Overlap { node, held })
+    }
+
+    /// What is held, in lane order.
+    pub fn iter(&self) -> impl Iterator<Item = (Node, &[f32])> {
+        self.fold.iter().map(|(node, value)| (node, value.values()))
+    }
+
+    /// The nodes held, in lane order.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> {
+        self.fold.iter().map(|(node, _)| node)
+    }
+
+    /// Whether every one of `lanes` is in.
+    #[must_use]
+    pub fn covers(&self, lanes: impl IntoIterator<Item = Lane>) -> bool {
+        lanes
+            .into_iter()
+            .all(|lane| self.fold.overlapping(Node::leaf(lane)).is_some())
+    }
+
+    /// Lets go of everything, for the next step. Buffers return to the pool.
+    pub fn clear(&mut self) {
+        self.fold.clear(&self.pool);
+    }
+
+    /// How many buffers were ever allocated: constant in the steady state.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        self.pool.allocated()
+    }
+
+    /// What is held, to be sent without copying.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (Node, &Segment)> {
+        self.fold.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tree(node: Node, leaves: &[Vec<f32>]) -> Vec<f32> {
+        match node.children() {
+            None => leaves[node.start as usize].clone(),
+            Some((left, right)) => tree(left, leaves)
+                .iter()
+                .zip(tree(right, leaves))
+                .map(|(l, r)| l + r)
+                .collect(),
+        }
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_lanes_folds_to_the_same_bits(
+            order in (0u32..5).prop_flat_map(|log| Just((0..1u32 << log).collect::<Vec<_>>()).prop_shuffle()),
+            seed in any::<u32>(),
+            some in 0usize..32,
+        ) {
+            let lanes = order.len() as u32;
+            let leaf = |lane: u32| -> Vec<f32> {
+                (0..3).map(|i| ((seed ^ (lane * 77 + i)).wrapping_mul(0x9E37_79B9) as f32 - 2e9) * 1e-6).collect()
+            };
+            let leaves: Vec<Vec<f32>> = (0..lanes).map(leaf).collect();
+            let mut partials = Partials::new(lanes, 3);
+            let mut done = Vec::new();
+            for (index, &lane) in order.iter().enumerate() {
+                if index == some % order.len() {
+                    // Maximal: no two nodes held are halves of one.
+                    let nodes: Vec<Node> = partials.nodes().collect();
+                    prop_assert!(nodes.iter().all(|node| !nodes.contains(&node.sibling())));
+                    for (node, values) in partials.iter() {
+                        prop_assert_eq!(bits(values), bits(&tree(node, &leaves)));
+                    }
+                    prop_assert!(partials.covers(done.iter().copied().map(Lane)));
+                    prop_assert!(!partials.covers([Lane(lane)]));
+                }
+                let mut values = partials.buffer();
+                prop_assert!(values.iter().all(|value| value.to_bits() == 0));
+                values.copy_from_slice(&leaves[lane as usize]);
+                partials.insert(Node::leaf(Lane(lane)), values).unwrap();
+                done.push(lane);
+            }
+            let root = Node::root(lanes);
+            prop_assert_eq!(partials.nodes().collect::<Vec<_>>(), [root]);
+            let (_, values) = partials.iter().next().unwrap();
+            prop_assert_eq!(bits(values), bits(&tree(root, &leaves)));
+        }
+    }
+
+    #[test]
+    fn later_steps_allocate_nothing() {
+        let mut partials = Partials::new(8, 16);
+        let mut allocated = None;
+        for _ in 0..5 {
+            for lane in 0..8 {
+                let mut buffer = partials.buffer();
+                buffer.fill(1.0);
+                partials.insert(Node::leaf(Lane(lane)), buffer).unwrap();
+            }
+            partials.clear();
+            assert_eq!(
+                *allocated.get_or_insert(partials.allocated()),
+                partials.allocated()
+            );
+        }
+        assert_eq!(
+            allocated,
+            Some(4),
+            "lane by lane, log2(8) + 1 buffers are in use at most"
+        );
+    }
+
+    #[test]
+    fn what_does_not_belong_is_refused_and_changes_nothing() {
+        let mut partials = Partials::new(4, 2);
+        let node = |start, len| Node { start, len };
+        partials.insert(node(2, 1), vec![1.0; 2]).unwrap();
+        assert_eq!(
+            partials.insert(node(0, 1), vec![0.0; 3]),
+            Err(PartialsError::Length {
+                found: 3,
+                expected: 2
+            })
+        );
+        for bad in [
+            node(1, 2),
+            node(0, 3),
+            node(4, 1),
+            node(0, 8),
+            node(0, 0),
+            node(u32::MAX, 1),
+        ] {
+            assert_eq!(
+                partials.insert(bad, vec![0.0; 2]),
+                Err(PartialsError::NoSuchNode { node: bad, lanes: 4 })
+            );
+        }
+        let overlap = PartialsError::Overlap {
+            node: node(2, 2),
+            held: node(2, 1),
+        };
+        assert_eq!(partials.insert(node(2, 2), vec![0.0; 2]), Err(overlap));
+        assert_eq!(partials.nodes().collect::<Vec<_>>(), [node(2, 1)]);
+    }
+}

@@ -1,0 +1,337 @@
+//! One all-reduce as a pure machine: frames in, frames out, no sockets.
+//!
+//! Every member owns a run of pieces. It sends its partials of everybody else's pieces to their owners, folds
+//! the partials of its own as they come, in any order, and sends each piece to everybody once it is whole.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use lockstep_engine::geometry::{Assignment, Node};
+use lockstep_engine::ids::{Epoch, Rank, Step};
+
+use crate::error::CollectiveError;
+use crate::fold::{Fold, Segment};
+use crate::frame::{Header, Kind};
+use crate::partials::Partials;
+use crate::plan::Plan;
+use crate::pool::Pool;
+
+/// A frame to be sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// What it says; length and checksum are filled in when it is written, unless `sealed`.
+    pub(crate) header: Header,
+    /// The values.
+    pub(crate) payload: Segment,
+    /// Whether length and checksum are those of the payload.
+    pub(crate) sealed: bool,
+}
+
+/// Frames that wait for room in the queues of the links, by rank.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    urgent: Vec<VecDeque<Outgoing>>,
+    normal: Vec<VecDeque<Outgoing>>,
+}
+
+impl Outbox {
+    /// Nothing for any of `members`.
+    pub(crate) fn new(members: usize) -> Self {
+        let queues = || (0..members).map(|_| VecDeque::new()).collect();
+        Self {
+            urgent: queues(),
+            normal: queues(),
+        }
+    }
+
+    /// Adds a frame for `to`: after all others, or before the ones that are not urgent.
+    pub(crate) fn push(&mut self, to: Rank, frame: Outgoing, urgent: bool) {
+        let queues = if urgent {
+            &mut self.urgent
+        } else {
+            &mut self.normal
+        };
+        queues[to.index()].push_back(frame);
+    }
+
+    /// The next frame for `to`.
+    pub(crate) fn pop(&mut self, to: Rank) -> Option<Outgoing> {
+        self.urgent[to.index()]
+            .pop_front()
+            .or_else(|| self.normal[to.index()].pop_front())
+    }
+
+    /// The ranks for which frames wait.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Rank> {
+        let pairs = self.urgent.iter().zip(&self.normal);
+        (0u32..)
+            .zip(pairs)
+            .filter(|(_, (u, n))| !u.is_empty() || !n.is_empty())
+            .map(|(rank, _)| Rank(rank))
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting().next().is_none()
+    }
+}
+
+/// Which reduction this is, and whose part in it is played.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The job's tag.
+    pub(crate) job: u64,
+    /// The epoch.
+    pub(crate) epoch: Epoch,
+    /// The step.
+    pub(crate) step: Step,
+    /// This member.
+    pub(crate) rank: Rank,
+    /// Number of members.
+    pub(crate) members: u32,
+}
+
+/// What is known of a piece.
+#[derive(Debug)]
+enum Progress {
+    /// This member's: it waits for so many partials of others.
+    Folding { fold: Fold, missing: usize },
+    /// Another's: it waits for the sum.
+    Expected,
+    /// Its sum is in the output.
+    Done,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct Reduction<'a> {
+    place: Place,
+    plan: Plan,
+    root: Node,
+    nodes: Vec<Vec<Node>>,
+    partials: &'a Partials,
+    pool: &'a Pool,
+    progress: Vec<Progress>,
+    /// Frames still missing, by sender.
+    missing: Vec<usize>,
+}
+
+impl<'a> Reduction<'a> {
+    /// Checks that everything fits together: see [`crate::Endpoint::all_reduce`] for what must.
+    pub(crate) fn new(
+        place: Place,
+        buckets: &[Range<usize>],
+        assignment: &Assignment,
+        partials: &'a Partials,
+        pool: &'a Pool,
+    ) -> Result<Self, CollectiveError> {
+        let wrong = |argument, problem| Err(CollectiveError::Argument { argument, problem });
+        let lanes = assignment.owners().len() as u32;
+        if !lanes.is_power_of_two() || lanes != partials.lanes() {
+            let problem = format!(
+                "{lanes} lanes where the partials have {}, a power of two",
+                partials.lanes()
+            );
+            return wrong("assignment", problem);
+        }
+        if let Some(owner) = assignment.owners().iter().find(|owner| owner.0 >= place.members) {
+            return wrong(
+                "assignment",
+                format!("lanes of rank {owner} in a group of {}", place.members),
+            );
+        }
+        let len = partials.len();
+        if let Some(bucket) = buckets
+            .iter()
+            .find(|bucket| bucket.start > bucket.end || bucket.end > len)
+        {
+            return wrong(
+                "buckets",
+                format!("{bucket:?} is no part of a gradient of {len} values"),
+            );
+        }
+        let nodes: Vec<Vec<Node>> = (0..place.members)
+            .map(|rank| assignment.nodes_of(Rank(rank)))
+            .collect();
+        let held: Vec<Node> = partials.nodes().collect();
+        if held != nodes[place.rank.index()] {
+            let expected = nodes[place.rank.index()].clone();
+            return Err(CollectiveError::WrongPartials { held, expected });
+        }
+        let plan = Plan::new(buckets, place.members);
+        let (progress, missing) = (Vec::with_capacity(plan.pieces().len()), vec![0; nodes.len()]);
+        Ok(Self {
+            place,
+            plan,
+            root: Node::root(lanes),
+            nodes,
+            partials,
+            pool,
+            progress,
+            missing,
+        })
+    }
+
+    /// Queues this member's partials, and finishes the pieces that need nobody else.
+    pub(crate) fn start(&mut self, out: &mut [f32], outbox: &mut Outbox) {
+        let me = self.place.rank;
+        let of_others: usize = self.nodes.iter().map(Vec::len).sum::<usize>() - self.nodes[me.index()].len();
+        for at in 0..self.plan.pieces().len() {
+            let piece = &self.plan.pieces()[at];
+            let mine = self
+                .partials
+                .segments()
+                .map(|(node, value)| (node, value.lend(piece.range.clone())));
+            if piece.owner == me {
+                let mut fold = Fold::default();
+                for (node, value) in mine {
+                    // Nodes of one rank are as large as can be: they neither overlap nor fold.
+                    let _ = fold.insert(node, value, self.pool);
+                }
+                for (missing, nodes) in self.missing.iter_mut().zip(&self.nodes) {
+                    *missing += nodes.len();
+                }
+                self.missing[me.index()] = 0;
+                self.progress.push(Progress::Folding {
+                    fold,
+                    missing: of_others,
+                });
+                if of_others == 0 {
+                    self.finish(at, out, outbox);
+                }
+            } else {
+                for (node, payload) in mine {
+                    let header = Header {
+                        node,
+                        ..self.header(Kind::Partial, piece.bucket, piece.index)
+                    };
+                    outbox.push(
+                        piece.owner,
+                        Outgoing {
+                            header,
+                            payload,
+                            sealed: false,
+                        },
+                        false,
+                    );
+                }
+                self.missing[piece.owner.index()] += 1;
+                self.progress.push(Progress::Expected);
+            }
+        }
+    }
+
+    /// Frames still missing.
+    pub(crate) fn missing(&self) -> usize {
+        self.missing.iter().sum()
+    }
+
+    /// The ranks of which frames are missing.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = Rank> {
+        (0u32..)
+            .zip(&self.missing)
+            .filter(|&(_, &missing)| missing > 0)
+            .map(|(rank, _)| Rank(rank))
+    }
+
+    /// Takes in a frame of this epoch and step. Pieces that it completes go to `out`, and to everybody.
+    pub(crate) fn accept(
+        &mut self,
+        from: Rank,
+        header: &Header,
+        payload: Segment,
+        out: &mut [f32],
+        outbox: &mut Outbox,
+    ) -> Result<(), CollectiveError> {
+        let Header {
+            bucket, chunk, node, ..
+        } = *header;
+        let disagree = |what: &str| {
+            let what = format!(
+                "{what}: {:?} of piece {chunk} of bucket {bucket}, {node:?}",
+                header.kind
+            );
+            Err(CollectiveError::Disagreement { rank: from, what })
+        };
+        let Some(at) = self.plan.find(bucket, chunk) else {
+            return disagree("no such piece");
+        };
+        let piece = &self.plan.pieces()[at];
+        if payload.values().len() != piece.range.len() {
+            return disagree("another length");
+        }
+        match (&mut self.progress[at], header.kind) {
+            (Progress::Folding { fold, missing }, Kind::Partial) => {
+                if !self.nodes[from.index()].contains(&node) {
+                    return disagree("another's lanes");
+                }
+                if fold.insert(node, payload, self.pool).is_err() {
+                    return disagree("sent twice");
+                }
+                *missing -= 1;
+                self.missing[from.index()] -= 1;
+                if *missing == 0 {
+                    self.finish(at, out, outbox);
+                }
+                Ok(())
+            }
+            (progress @ Progress::Expected, Kind::Reduced) => {
+                if piece.owner != from {
+                    return disagree("another's piece");
+                }
+                out[piece.range.clone()].copy_from_slice(payload.values());
+                payload.recycle(self.pool);
+                *progress = Progress::Done;
+                self.missing[from.index()] -= 1;
+                Ok(())
+            }
+            _ => disagree("unexpected"),
+        }
+    }
+
+    /// Sends the whole piece at `at`, which is this member's, everywhere.
+    fn finish(&mut self, at: usize, out: &mut [f32], outbox: &mut Outbox) {
+        let piece = &self.plan.pieces()[at];
+        let Progress::Folding { mut fold, .. } = std::mem::replace(&mut self.progress[at], Progress::Done)
+        else {
+            return;
+        };
+        let Some(sum) = fold.remove(self.root) else { return };
+        out[piece.range.clone()].copy_from_slice(sum.values());
+        if self.place.members > 1 {
+            let header = self
+                .header(Kind::Reduced, piece.bucket, piece.index)
+                .announcing(sum.bytes());
+            for rank in (0..self.place.members)
+                .map(Rank)
+                .filter(|&rank| rank != self.place.rank)
+            {
+                let payload = sum.lend(0..sum.values().len());
+                outbox.push(
+                    rank,
+                    Outgoing {
+                        header,
+                        payload,
+                        sealed: true,
+                    },
+                    true,
+                );
+            }
+        }
+        // The pool hands it out again when the last link has written it.
+        sum.recycle(self.pool);
+    }
+
+    fn header(&self, kind: Kind, bucket: u32, chunk: u32) -> Header {
+        let Place { job, epoch, step, .. } = self.place;
+        Header {
+            step,
+            bucket,
+            chunk,
+            ..Header::bare(kind, job, epoch)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

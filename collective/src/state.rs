@@ -1,0 +1,378 @@
+//! What all threads of an endpoint share: one lock, and what wakes whom.
+//!
+//! Frames are large and few, so one lock is never fought over; no payload is copied, and nothing is written,
+//! read or called back, while it is held.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::TcpStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lockstep_engine::ids::{Epoch, Rank, Step};
+
+use crate::endpoint::{Group, Peer};
+use crate::error::{CollectiveError, LossReason, PeerLost};
+use crate::frame::Kind;
+use crate::mailbox::{Mailbox, Received};
+use crate::outbound::Link;
+use crate::pool::Pool;
+
+/// What is called when a member is lost.
+pub(crate) type OnPeerLost = Box<dyn Fn(PeerLost) + Send + Sync>;
+
+/// What an endpoint has seen since it was bound, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames dropped because they were of an older epoch or step.
+    pub stale_frames: u64,
+    /// Frames dropped because their sender is no member of their epoch.
+    pub foreign_frames: u64,
+    /// Connections refused: no valid greeting in time, or too many at once.
+    pub rejected_connections: u64,
+    /// Connections closed because of a frame that failed its checks.
+    pub bad_frames: u64,
+    /// Frames received whole.
+    pub received_frames: u64,
+    /// Bytes of their payloads.
+    pub received_bytes: u64,
+    /// Frames written.
+    pub sent_frames: u64,
+    /// Bytes of their payloads.
+    pub sent_bytes: u64,
+    /// Frames that wait for an operation, now.
+    pub waiting_frames: usize,
+    /// Bytes of their payloads.
+    pub waiting_bytes: usize,
+    /// Connections that have greeted, now.
+    pub inbound: usize,
+    /// Connections to members, now.
+    pub outbound: usize,
+    /// Buffers ever allocated; constant in the steady state.
+    pub allocated_buffers: u64,
+}
+
+/// A group as entered.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    /// Its epoch.
+    pub(crate) epoch: Epoch,
+    /// This endpoint's place.
+    pub(crate) rank: Rank,
+    /// Everybody, by rank.
+    pub(crate) members: Vec<Peer>,
+    ranks: HashMap<String, Rank>,
+}
+
+impl Roster {
+    /// The group as seen by `identity`, if it can be entered.
+    pub(crate) fn new(group: Group, identity: &str) -> Result<Self, CollectiveError> {
+        let Group { epoch, rank, members } = group;
+        let invalid = |problem| Err(CollectiveError::InvalidGroup { epoch, problem });
+        match members.get(rank.index()) {
+            Some(me) if me.identity == identity => {}
+            Some(other) => return invalid(format!("rank {rank} is `{}`, not `{identity}`", other.identity)),
+            None => return invalid(format!("rank {rank} in a group of {}", members.len())),
+        }
+        let mut ranks = HashMap::with_capacity(members.len());
+        for (index, member) in (0u32..).zip(&members) {
+            if ranks.insert(member.identity.clone(), Rank(index)).is_some() {
+                return invalid(format!("`{}` is in it twice", member.identity));
+            }
+        }
+        Ok(Self {
+            epoch,
+            rank,
+            members,
+            ranks,
+        })
+    }
+
+    /// The rank of `identity`.
+    pub(crate) fn rank_of(&self, identity: &str) -> Option<Rank> {
+        self.ranks.get(identity).copied()
+    }
+
+    /// Number of members.
+    pub(crate) fn size(&self) -> u32 {
+        self.members.len() as u32
+    }
+}
+
+/// A connection on which frames come in.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    /// Who greeted.
+    pub(crate) identity: Option<Arc<str>>,
+    /// To be shut when the endpoint closes.
+    pub(crate) stream: Arc<TcpStream>,
+    /// Since when the other end is no member.
+    pub(crate) outsider_since: Option<Instant>,
+}
+
+/// Everything behind the lock.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Whether the endpoint is closing.
+    pub(crate) closed: bool,
+    /// The highest epoch that was raised or entered.
+    pub(crate) raised: Epoch,
+    /// The current group.
+    pub(crate) roster: Option<Arc<Roster>>,
+    /// Members of it that were lost.
+    pub(crate) lost: BTreeMap<Rank, LossReason>,
+    /// The highest step of which a reduction began in this epoch.
+    pub(crate) begun: Option<Step>,
+    /// The link to each member of it.
+    pub(crate) routes: Vec<Option<u64>>,
+    /// All links by number, those on their way out included.
+    pub(crate) links: HashMap<u64, Link>,
+    /// All inbound connections by number.
+    pub(crate) inbound: HashMap<u64, Inbound>,
+    /// The newest inbound connection of each sender; the end of an older one means nothing.
+    pub(crate) newest: HashMap<Arc<str>, u64>,
+    /// Frames that wait.
+    pub(crate) mailbox: Mailbox,
+    /// Whom each running operation waits for.
+    pub(crate) awaited: HashMap<u64, Vec<Rank>>,
+    /// Readers that wait for room.
+    pub(crate) blocked_readers: usize,
+    /// Operations that wait for links to finish writing.
+    pub(crate) settling: usize,
+    /// Counters; the gauges are filled in when asked for.
+    pub(crate) stats: Stats,
+    /// All threads but those that links join themselves.
+    pub(crate) threads: Vec<JoinHandle<()>>,
+    next_id: u64,
+}
+
+impl State {
+    /// A number for a link, a connection or an operation.
+    pub(crate) fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The epoch of the current group.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.roster.as_ref().map_or(Epoch(0), |roster| roster.epoch)
+    }
+
+    /// The rank of `identity` in the current group.
+    pub(crate) fn rank_of(&self, identity: &str) -> Option<Rank> {
+        self.roster.as_ref()?.rank_of(identity)
+    }
+
+    /// The link to `rank`, if it is in working order.
+    pub(crate) fn link_to(&mut self, rank: Rank) -> Option<&mut Link> {
+        let id = (*self.routes.get(rank.index())?)?;
+        self.links.get_mut(&id).filter(|link| link.is_open())
+    }
+
+    /// Notes that a member was lost, once. `None` if `identity` is no member, or the loss is known.
+    pub(crate) fn lose(&mut self, identity: &str, reason: LossReason) -> Option<PeerLost> {
+        if self.closed {
+            return None;
+        }
+        let roster = self.roster.as_ref()?;
+        let (epoch, rank) = (roster.epoch, roster.rank_of(identity)?);
+        if self.lost.contains_key(&rank) {
+            return None;
+        }
+        self.lost.insert(rank, reason.clone());
+        Some(PeerLost {
+            epoch,
+            rank,
+            identity: identity.to_owned(),
+            reason,
+        })
+    }
+
+    /// The first loss of the current group, as an error.
+    pub(crate) fn loss(&self) -> Option<CollectiveError> {
+        self.losses().into_iter().next().map(CollectiveError::from)
+    }
+
+    /// All losses of the current group.
+    pub(crate) fn losses(&self) -> Vec<PeerLost> {
+        let Some(roster) = &self.roster else {
+            return Vec::new();
+        };
+        let lost = |(&rank, reason): (&Rank, &LossReason)| {
+            let identity = roster.members.get(rank.index())?.identity.clone();
+            Some(PeerLost {
+                epoch: roster.epoch,
+                rank,
+                identity,
+                reason: reason.clone(),
+            })
+        };
+        self.lost.iter().filter_map(lost).collect()
+    }
+
+    /// Drops queued frames and waiting frames that are out of date.
+    pub(crate) fn purge(&mut self, pool: &Pool) {
+        let (raised, epoch, begun) = (self.raised, self.epoch(), self.begun);
+        for link in self.links.values_mut() {
+            link.queue.retain(|frame| frame.header.epoch >= raised);
+        }
+        let stale = |frame: &Received| is_stale(frame, raised, epoch, begun);
+        for frame in self.mailbox.sift(|frame| !stale(frame)) {
+            self.stats.stale_frames += 1;
+            frame.payload.recycle(pool);
+        }
+        let State { mailbox, roster, .. } = self;
+        let foreign = mailbox.sift(|frame| {
+            roster.as_ref().is_none_or(|roster| {
+                frame.header.epoch != roster.epoch || roster.rank_of(&frame.sender).is_some()
+            })
+        });
+        for frame in foreign {
+            self.stats.foreign_frames += 1;
+            frame.payload.recycle(pool);
+        }
+    }
+}
+
+fn is_stale(frame: &Received, raised: Epoch, epoch: Epoch, begun: Option<Step>) -> bool {
+    let header = &frame.header;
+    let reduction = header.kind != Kind::State;
+    header.epoch < raised
+        || header.epoch == epoch && reduction && begun.is_some_and(|step| header.step < step)
+}
+
+/// What threads hold.
+pub(crate) struct Shared {
+    /// The job's tag.
+    pub(crate) job: u64,
+    /// Who this is.
+    pub(crate) identity: String,
+    /// The job's token.
+    pub(crate) token: String,
+    /// How long an operation waits in silence.
+    pub(crate) timeout: Duration,
+    /// Bytes that may wait from one sender.
+    pub(crate) mailbox_bytes: usize,
+    /// Buffers of payloads.
+    pub(crate) pool: Pool,
+    /// Wakes operations.
+    pub(crate) events: Condvar,
+    /// Wakes readers that wait for room.
+    pub(crate) room: Condvar,
+    /// What is called when a member is lost.
+    pub(crate) on_peer_lost: OnPeerLost,
+    /// The rest.
+    pub(crate) state: Mutex<State>,
+}
+
+impl Shared {
+    /// The state. A thread that panicked with it left it whole: every change is made in one go.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the state and tells the session of a loss.
+    pub(crate) fn tell(&self, state: MutexGuard<'_, State>, lost: Option<PeerLost>) {
+        drop(state);
+        self.events.notify_all();
+        if let Some(lost) = lost {
+            tracing::info!(epoch = %lost.epoch, rank = %lost.rank, identity = lost.identity, reason = %lost.reason, "lost a member");
+            (self.on_peer_lost)(lost);
+        }
+    }
+
+    /// Stops what runs for epochs before `epoch`.
+    pub(crate) fn raise(&self, epoch: Epoch) {
+        let mut state = self.lock();
+        if epoch > state.raised {
+            state.raised = epoch;
+            state.purge(&self.pool);
+        }
+        drop(state);
+        self.events.notify_all();
+        self.room.notify_all();
+    }
+
+    /// Hands a received frame to whoever will ask for it. Waits while too much of its sender is waiting, unless
+    /// an operation waits for that very sender: what it needs may be next.
+    pub(crate) fn deliver(&self, frame: Received) {
+        let mut state = self.lock();
+        state.stats.received_frames += 1;
+        state.stats.received_bytes += frame.header.length;
+        loop {
+            if state.closed {
+                return;
+            }
+            let rank = state.rank_of(&frame.sender);
+            let (raised, epoch) = (state.raised, state.epoch());
+            if is_stale(&frame, raised, epoch, state.begun) {
+                state.stats.stale_frames += 1;
+                frame.payload.recycle(&self.pool);
+                break;
+            }
+            if frame.header.epoch == epoch && rank.is_none() {
+                state.stats.foreign_frames += 1;
+                frame.payload.recycle(&self.pool);
+                break;
+            }
+            let full = state.mailbox.bytes_from(&frame.sender) >= self.mailbox_bytes;
+            let wanted = rank.is_some_and(|rank| state.awaited.values().any(|ranks| ranks.contains(&rank)));
+            if !full || wanted {
+                state.mailbox.put(frame);
+                break;
+            }
+            state.blocked_readers += 1;
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.blocked_readers -= 1;
+        }
+        drop(state);
+        self.events.notify_all();
+    }
+
+    /// Counters and gauges.
+    pub(crate) fn stats(&self) -> Stats {
+        Self::gauge(&self.lock(), &self.pool)
+    }
+
+    fn gauge(state: &State, pool: &Pool) -> Stats {
+        Stats {
+            waiting_frames: state.mailbox.frames(),
+            waiting_bytes: state.mailbox.bytes(),
+            inbound: state
+                .inbound
+                .values()
+                .filter(|inbound| inbound.identity.is_some())
+                .count(),
+            outbound: state.links.values().filter(|link| link.is_connected()).count(),
+            allocated_buffers: pool.allocated(),
+            ..state.stats
+        }
+    }
+
+    /// Waits until `wanted` holds of the stats; `false` if it does not within `within`.
+    pub(crate) fn wait_until(&self, within: Duration, wanted: impl Fn(&Stats) -> bool) -> bool {
+        let deadline = Instant::now() + within;
+        let mut state = self.lock();
+        loop {
+            if wanted(&Self::gauge(&state, &self.pool)) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            (state, _) = self
+                .events
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}

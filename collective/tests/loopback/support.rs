@@ -1,0 +1,240 @@
+//! Endpoints on loopback, gradients, and the plain tree to compare with.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use lockstep_collective::frame::{HEADER_BYTES, Header, Hello, Kind};
+use lockstep_collective::{CollectiveError, Endpoint, Group, Options, Partials, Peer, PeerLost};
+use lockstep_engine::geometry::{Assignment, Node};
+use lockstep_engine::ids::{Epoch, Rank, Step};
+
+/// The job of all tests.
+pub(crate) const JOB: u64 = 0xC0FFEE;
+/// Far longer than anything takes: a test that needs it has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Loopback, at a port of the system's choice.
+pub(crate) fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+pub(crate) fn options(name: &str) -> Options {
+    Options {
+        token: "secret".to_owned(),
+        ..Options::new(loopback(), JOB, name)
+    }
+}
+
+/// An endpoint, and the losses that it reports.
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) losses: Arc<Mutex<Vec<PeerLost>>>,
+}
+
+impl Member {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(options(name))
+    }
+
+    pub(crate) fn with(mut options: Options) -> Self {
+        let losses = Arc::new(Mutex::new(Vec::new()));
+        let sink = losses.clone();
+        options.on_peer_lost = Box::new(move |lost| sink.lock().unwrap().push(lost));
+        let name = options.identity.clone();
+        Self {
+            name,
+            endpoint: Endpoint::bind(options).unwrap(),
+            losses,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            identity: self.name.clone(),
+            address: self.endpoint.local_addr(),
+        }
+    }
+}
+
+pub(crate) fn members(count: u32) -> Vec<Member> {
+    (0..count)
+        .map(|rank| Member::new(&format!("node-{rank}/0#{rank:08x}")))
+        .collect()
+}
+
+pub(crate) fn peers<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Peer> {
+    members.into_iter().map(Member::peer).collect()
+}
+
+pub(crate) fn group(epoch: u64, rank: u32, members: &[Peer]) -> Group {
+    Group {
+        epoch: Epoch(epoch),
+        rank: Rank(rank),
+        members: members.to_vec(),
+    }
+}
+
+/// All of them enter a group of all of them.
+pub(crate) fn enter_all(epoch: u64, members: &[&Member]) {
+    let peers = peers(members.iter().copied());
+    for (rank, member) in (0u32..).zip(members) {
+        member.endpoint.enter(group(epoch, rank, &peers)).unwrap();
+    }
+}
+
+/// The gradient of a lane: many magnitudes and both signs, so that the order of additions shows.
+pub(crate) fn lane(lane: u32, len: usize, seed: u64) -> Vec<f32> {
+    let mut x = (seed + 1) ^ (u64::from(lane) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut draw = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x
+    };
+    (0..len)
+        .map(|_| (draw() as i32 as f32) * 2f32.powi((draw() % 30) as i32 - 40))
+        .collect()
+}
+
+/// The bits of the plain recursive tree on one thread.
+pub(crate) fn tree_bits(lanes: u32, len: usize, seed: u64) -> Vec<u32> {
+    fn value(node: Node, len: usize, seed: u64) -> Vec<f32> {
+        match node.children() {
+            None => lane(node.start, len, seed),
+            Some((left, right)) => value(left, len, seed)
+                .iter()
+                .zip(value(right, len, seed))
+                .map(|(l, r)| l + r)
+                .collect(),
+        }
+    }
+    bits(&value(Node::root(lanes), len, seed))
+}
+
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Computes the lanes of `rank` that are not there yet.
+pub(crate) fn compute(partials: &mut Partials, assignment: &Assignment, rank: u32, seed: u64) {
+    for id in assignment.lanes_of(Rank(rank)) {
+        if !partials.covers([id]) {
+            let mut buffer = partials.buffer();
+            buffer.copy_from_slice(&lane(id.0, partials.len(), seed));
+            partials.insert(Node::leaf(id), buffer).unwrap();
+        }
+    }
+}
+
+/// One all-reduce of one bucket; the bits of what comes out.
+pub(crate) fn reduce(
+    member: &Member,
+    step: u64,
+    assignment: &Assignment,
+    partials: &Partials,
+) -> Result<Vec<u32>, CollectiveError> {
+    let mut out = vec![f32::NAN; partials.len()];
+    let bucket = 0..partials.len();
+    let buckets = std::slice::from_ref(&bucket);
+    member
+        .endpoint
+        .all_reduce(Step(step), buckets, assignment, partials, &mut out)?;
+    Ok(bits(&out))
+}
+
+/// Runs one closure a member, each on a thread of its own; the results by rank.
+pub(crate) fn on_all<'a, T: Send>(
+    members: &[&'a Member],
+    run: impl Fn(u32, &'a Member) -> T + Sync,
+) -> Vec<T> {
+    thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = (0u32..)
+            .zip(members)
+            .map(|(rank, &member)| scope.spawn(move || run(rank, member)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// A member played by hand: it says exactly what the test wants, frame by frame.
+pub(crate) struct Puppet {
+    pub(crate) name: String,
+    pub(crate) listener: TcpListener,
+    pub(crate) stream: TcpStream,
+}
+
+impl Puppet {
+    /// Listens, connects to `to` and greets.
+    pub(crate) fn new(name: &str, to: &Member, epoch: u64) -> Self {
+        let listener = TcpListener::bind(loopback()).unwrap();
+        let stream = TcpStream::connect(to.endpoint.local_addr()).unwrap();
+        let mut puppet = Self {
+            name: name.to_owned(),
+            listener,
+            stream,
+        };
+        let hello = Hello {
+            identity: name.to_owned(),
+            token: "secret".to_owned(),
+        }
+        .encode();
+        puppet.send(
+            Header::bare(Kind::Hello, JOB, Epoch(epoch)).announcing(&hello),
+            &hello,
+        );
+        puppet
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            identity: self.name.clone(),
+            address: self.listener.local_addr().unwrap(),
+        }
+    }
+
+    /// Sends a header as it is, and a payload.
+    pub(crate) fn send(&mut self, header: Header, payload: &[u8]) {
+        self.stream.write_all(&header.encode()).unwrap();
+        self.stream.write_all(payload).unwrap();
+    }
+
+    /// Sends whatever belongs to piece `chunk` of the only bucket.
+    pub(crate) fn say(&mut self, kind: Kind, epoch: u64, step: u64, chunk: u32, node: Node, values: &[f32]) {
+        let payload = bytes(values);
+        let header = Header {
+            step: Step(step),
+            chunk,
+            node,
+            ..Header::bare(kind, JOB, Epoch(epoch))
+        };
+        self.send(header.announcing(&payload), &payload);
+    }
+
+    /// Accepts the connection of the member, and reads its greeting.
+    pub(crate) fn accept(&self) -> TcpStream {
+        let (stream, _) = self.listener.accept().unwrap();
+        let header = read_frame(&stream).0;
+        assert_eq!(header.kind, Kind::Hello);
+        stream
+    }
+}
+
+pub(crate) fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Reads a frame that passes its checks.
+pub(crate) fn read_frame(mut stream: &TcpStream) -> (Header, Vec<u8>) {
+    let mut bytes = [0; HEADER_BYTES];
+    stream.read_exact(&mut bytes).unwrap();
+    let header = Header::decode(&bytes).unwrap();
+    let mut payload = vec![0; header.length as usize];
+    stream.read_exact(&mut payload).unwrap();
+    header.check(&payload).unwrap();
+    (header, payload)
+}
