@@ -1,0 +1,58 @@
+//! Model, optimizer, flat parameters, checkpoints and export, on candle.
+//!
+//! A [`Trainer`] owns a [`Model`] and its [`State`]: [`accumulate`](Trainer::accumulate) adds a microbatch's
+//! gradient to a flat buffer, [`apply`](Trainer::apply) takes a step with a reduced one. Both give the same bits
+//! from the same bits, whatever the number of threads: that is what makes the result of a run independent of who
+//! computed what.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`model`] | the trait that a model implements |
+//! | [`llama`] | the built-in model |
+//! | `ops` | its operations, with fused CPU loops |
+//! | [`batch`] | tokens in, next tokens out |
+//! | [`layout`] | where each parameter lies in the flat buffers; buckets |
+//! | [`state`] | weights, moments, step |
+//! | [`trainer`] | accumulate, apply, restore, evaluate |
+//! | [`adamw`] | the optimizer and the norm |
+//! | [`schedule`] | the learning rate |
+//! | [`checkpoint`] | write, verify, load, prune |
+//! | [`export`] | Hugging Face's layout |
+//! | [`generate`] | text from an exported model |
+//! | [`device`] | CPU or GPU |
+//! | [`error`] | what can go wrong |
+
+pub mod adamw;
+pub mod batch;
+pub mod checkpoint;
+pub mod device;
+pub mod error;
+pub mod export;
+pub mod generate;
+pub mod layout;
+pub mod llama;
+pub mod model;
+pub mod schedule;
+pub mod state;
+pub mod trainer;
+
+mod files;
+mod ops;
+mod tensor_file;
+#[cfg(test)]
+mod testing;
+
+pub use batch::Batch;
+pub use device::DeviceName;
+pub use error::TrainerError;
+pub use export::Export;
+pub use generate::{Finish, Generated, Generator, Sampling};
+pub use layout::{Layout, Parameter};
+pub use llama::Llama;
+pub use model::Model;
+pub use schedule::Schedule;
+pub use state::State;
+pub use trainer::{Applied, Evaluation, Trainer};
+
+// What signatures of this crate mention.
+pub use candle_core::{DType, Device, Tensor, Var};

@@ -1,0 +1,121 @@
+//! Writing the safetensors format: eight bytes of header length, a JSON header, raw little-endian values.
+//!
+//! Written straight from the buffers and digested on the way, so that nothing is held twice.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use crate::layout::Parameter;
+use crate::state::little_endian;
+
+/// A tensor to write.
+pub(crate) struct Entry<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) shape: &'a [usize],
+    pub(crate) values: &'a [f32],
+}
+
+impl Parameter {
+    /// This parameter of the flat buffer `values`.
+    pub(crate) fn entry<'a>(&'a self, values: &'a [f32]) -> Entry<'a> {
+        Entry {
+            name: &self.name,
+            shape: &self.shape,
+            values: &values[self.range.clone()],
+        }
+    }
+}
+
+/// What was written.
+pub(crate) struct Written {
+    pub(crate) bytes: u64,
+    /// BLAKE3 in hexadecimal of the whole file.
+    pub(crate) digest: String,
+}
+
+/// Elements written at once.
+const BLOCK: usize = 1 << 18;
+
+/// Writes `entries` in their order.
+pub(crate) fn write(
+    out: &mut impl Write,
+    metadata: &BTreeMap<&str, String>,
+    entries: &[Entry<'_>],
+) -> io::Result<Written> {
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".to_owned(), json!(metadata));
+    let mut at = 0;
+    for entry in entries {
+        let end = at + 4 * entry.values.len();
+        let value = json!({"dtype": "F32", "shape": entry.shape, "data_offsets": [at, end]});
+        header.insert(entry.name.to_owned(), value);
+        at = end;
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = 0;
+    let mut put = |part: &[u8]| {
+        hasher.update(part);
+        bytes += part.len() as u64;
+        out.write_all(part)
+    };
+    put(&(header.len() as u64).to_le_bytes())?;
+    put(&header)?;
+    for entry in entries {
+        for block in entry.values.chunks(BLOCK) {
+            put(&little_endian(block))?;
+        }
+    }
+    Ok(Written {
+        bytes,
+        digest: hasher.finalize().to_hex().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::SafeTensors;
+
+    #[test]
+    fn the_reference_reader_reads_it_back() {
+        let (a, b) = ([1.0f32, -2.0, 3.5, 0.0, 5.0, 6.0], [7.0f32]);
+        let entries = [
+            Entry {
+                name: "z",
+                shape: &[2, 3],
+                values: &a,
+            },
+            Entry {
+                name: "a",
+                shape: &[1],
+                values: &b,
+            },
+            Entry {
+                name: "empty",
+                shape: &[0],
+                values: &[],
+            },
+        ];
+        let mut file = Vec::new();
+        let metadata = BTreeMap::from([("format", "pt".to_owned())]);
+        let written = write(&mut file, &metadata, &entries).unwrap();
+        assert_eq!(
+            (written.bytes, written.digest),
+            (file.len() as u64, blake3::hash(&file).to_hex().to_string())
+        );
+        let read = SafeTensors::deserialize(&file).unwrap();
+        let z = read.tensor("z").unwrap();
+        assert_eq!((z.shape(), z.data()), (&[2, 3][..], bytemuck::cast_slice(&a)));
+        assert_eq!(
+            read.tensor("a").unwrap().data(),
+            bytemuck::cast_slice::<f32, u8>(&b)
+        );
+        let (_, header) = SafeTensors::read_metadata(&file).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+    }
+}

@@ -1,0 +1,11 @@
+//! Black-box tests of the crate.
+#![cfg(test)]
+
+mod checkpoints;
+mod common;
+mod export;
+mod generation;
+mod gradients;
+mod model;
+mod optimizer;
+mod threads;

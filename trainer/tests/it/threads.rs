@@ -1,0 +1,89 @@
+//! The same bits whatever the number of threads.
+//!
+//! Thread pools are global to a process, so each count is a process of its own: this test, started again.
+
+use std::process::Command;
+
+use candle_core::{DType, Device};
+use lockstep_engine::spec::{ModelSpec, presets};
+use lockstep_trainer::{Llama, Trainer, state};
+
+use crate::common::{batch, constant, optim};
+
+const PROBE: &str = "LOCKSTEP_TEST_PRINT_DIGESTS";
+
+/// Shapes whose products are large enough to be split, and one that no vector or block divides.
+fn shapes() -> Vec<(ModelSpec, usize, usize)> {
+    let preset = |index: usize| presets()[index].model.clone();
+    let odd = ModelSpec {
+        vocab_size: 1003,
+        hidden_size: 132,
+        intermediate_size: 301,
+        num_hidden_layers: 1,
+        num_attention_heads: 6,
+        num_key_value_heads: 3,
+        max_position_embeddings: 130,
+        ..preset(0)
+    };
+    vec![
+        (preset(0), 4, 64),
+        (preset(1), 3, 128),
+        (preset(2), 1, 256),
+        (odd, 5, 127),
+    ]
+}
+
+/// Of the gradient of two microbatches and of the weights two steps later, for every shape.
+fn digests() -> Vec<String> {
+    let mut digests = Vec::new();
+    for (spec, sequences, length) in shapes() {
+        let model = Llama::new(&spec, 5, DType::F32, &Device::Cpu).unwrap();
+        let mut trainer = Trainer::new(model, &optim(), constant(1e-2)).unwrap();
+        for step in 0..2 {
+            let mut gradient = trainer.layout().zeros();
+            for microbatch in 0..2 {
+                let batch = batch(&spec, sequences, length, 2 * step + microbatch);
+                trainer.accumulate(&batch, &mut gradient).unwrap();
+            }
+            let applied = trainer.apply(&gradient, 0.5).unwrap();
+            digests.push(format!(
+                "{} {:x}",
+                state::digest(&gradient),
+                applied.grad_norm.to_bits()
+            ));
+        }
+        let nll = trainer
+            .evaluate([Ok(batch(&spec, sequences, length, 9))])
+            .unwrap()
+            .nll;
+        digests.push(format!("{} {:x}", trainer.weights_digest(), nll.to_bits()));
+    }
+    digests
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    if std::env::var_os(PROBE).is_some() {
+        digests().iter().for_each(|digest| println!("digest {digest}"));
+        return;
+    }
+    let here = digests();
+    assert_eq!(here.len(), 3 * shapes().len());
+    for threads in ["1", "2", "3", "8"] {
+        let name = "threads::bits_do_not_depend_on_the_number_of_threads";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+            .env(PROBE, "1")
+            .env("RAYON_NUM_THREADS", threads)
+            .env("CANDLE_NUM_THREADS", threads)
+            .output()
+            .unwrap();
+        let output = String::from_utf8(child.stdout).unwrap();
+        let there: Vec<&str> = output
+            .lines()
+            .filter_map(|line| Some(line.split_once("digest ")?.1))
+            .collect();
+        assert!(child.status.success(), "{output}");
+        assert_eq!(there, here, "{threads} threads");
+    }
+}
