@@ -1,0 +1,520 @@
+//! One job in the coordinator: its machine, the streams of its ranks, and the people who watch.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lockstep_engine::ids::{Epoch, JobId, Step, WorkerId};
+use lockstep_engine::job::{Command, Event, Job, NoteKind, Outcome, Phase, Rules};
+use lockstep_engine::placement::Demand;
+use lockstep_engine::spec::Spec;
+use lockstep_engine::time::Instant;
+use lockstep_proto::wire;
+use tokio::sync::{broadcast, mpsc};
+use tonic::Status;
+
+use crate::recorder::{Log, Recorder};
+use crate::store::{Change, JobRecord, State, Store, StoreError};
+use crate::summary::{Evaluation, Seen, Summary};
+
+/// Down to a rank.
+pub(crate) type RankSender = mpsc::Sender<Result<wire::RankDown, Status>>;
+
+/// How long the first epoch waits for workers beyond the minimum.
+const GATHER: Duration = Duration::from_secs(10);
+/// Lines kept for people who come late.
+const KEPT_LINES: usize = 10_000;
+
+/// A job that has not been forgotten yet.
+pub(crate) struct Run {
+    pub(crate) record: JobRecord,
+    pub(crate) spec: Spec,
+    machine: Job,
+    ranks: BTreeMap<WorkerId, RankSender>,
+    updates: broadcast::Sender<wire::Update>,
+    notes: Tail,
+    logs: Tail,
+    seen: Seen,
+    started: std::time::Instant,
+    last_loss: f32,
+    /// Mean milliseconds of a step, exponentially weighted.
+    pace_ms: Option<f64>,
+    deaths_since_commit: u32,
+}
+
+/// Lines so far, and those to come.
+pub(crate) struct Tail {
+    lines: VecDeque<String>,
+    live: broadcast::Sender<String>,
+}
+
+impl Tail {
+    fn new() -> Self {
+        Self {
+            lines: VecDeque::new(),
+            live: broadcast::channel(4096).0,
+        }
+    }
+
+    fn push(&mut self, line: String) {
+        if self.lines.len() == KEPT_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.clone());
+        self.live.send(line).ok();
+    }
+
+    pub(crate) fn read(&self) -> (Vec<String>, broadcast::Receiver<String>) {
+        (self.lines.iter().cloned().collect(), self.live.subscribe())
+    }
+}
+
+/// What only the coordinator as a whole can do for a run.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Have the worker's daemon send SIGKILL.
+    Kill(WorkerId),
+    /// The job is done; its summary is due once all records are written.
+    Summarize,
+}
+
+/// The tools that a run works with.
+pub(crate) struct Tools<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) recorder: &'a Recorder,
+    pub(crate) now: Instant,
+}
+
+impl Run {
+    /// A run that has no ranks yet; `epoch` and `committed` are what the store knows.
+    pub(crate) fn new(
+        record: JobRecord,
+        spec: Spec,
+        kills: Vec<lockstep_engine::job::Kill>,
+        (epoch, committed): (Epoch, Step),
+    ) -> Self {
+        let rules = Rules {
+            steps: Step(spec.train.steps),
+            geometry: spec.geometry(),
+            min_workers: spec.elastic.min_workers,
+            max_workers: spec.elastic.max_workers,
+            lease: spec.elastic.lease(),
+            gather: GATHER,
+            kills,
+        };
+        Self {
+            record,
+            spec,
+            machine: Job::new(rules, epoch, committed),
+            ranks: BTreeMap::new(),
+            updates: broadcast::channel(4096).0,
+            notes: Tail::new(),
+            logs: Tail::new(),
+            seen: Seen::default(),
+            started: std::time::Instant::now(),
+            last_loss: f32::NAN,
+            pace_ms: None,
+            deaths_since_commit: 0,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &JobId {
+        &self.record.name
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.record.state.is_over()
+    }
+
+    /// Whether it is done but for its summary.
+    pub(crate) fn awaits_summary(&self) -> bool {
+        self.record.state == State::Done && self.record.summary.is_none()
+    }
+
+    pub(crate) fn demand(&self, placed: u32) -> Demand {
+        let elastic = &self.spec.elastic;
+        let (min_workers, max_workers) = (elastic.min_workers, elastic.max_workers);
+        Demand {
+            job: self.name().clone(),
+            placed,
+            min_workers,
+            max_workers,
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<wire::Update> {
+        self.updates.subscribe()
+    }
+
+    pub(crate) fn tail(&self, logs: bool) -> &Tail {
+        if logs { &self.logs } else { &self.notes }
+    }
+
+    pub(crate) fn log_line(&mut self, tools: &Tools<'_>, worker: &str, text: &str) {
+        let line = format!("{worker} {text}");
+        tools
+            .recorder
+            .line(self.name(), &self.record.out, Log::Workers, line.clone());
+        self.logs.push(line);
+    }
+
+    /// A rank's stream is open: tell it what to do.
+    pub(crate) fn connect(&mut self, worker: WorkerId, down: RankSender) {
+        let what = if self.is_over() {
+            wire::rank_down::What::Ended(wire::Ended {
+                how: self.record.reason.clone(),
+            })
+        } else {
+            wire::rank_down::What::Welcome(wire::Welcome {
+                spec: self.record.spec.clone(),
+                out: self.record.out.display().to_string(),
+            })
+        };
+        self.ranks.insert(worker.clone(), down);
+        self.send(&worker, what);
+    }
+
+    /// A rank's stream is closed.
+    pub(crate) fn disconnect(&mut self, tools: &Tools<'_>, worker: WorkerId, reason: String) -> Vec<Effect> {
+        self.ranks.remove(&worker);
+        self.give(tools, Event::Left { worker, reason })
+    }
+
+    /// A rank's process ended; says why if that has happened too often.
+    pub(crate) fn exited(&mut self, worker: &str, how: &str) -> Option<String> {
+        self.deaths_since_commit += 1;
+        let limit = 8 + 4 * self.spec.elastic.max_workers;
+        (self.deaths_since_commit > limit).then(|| {
+            format!(
+                "{} rank processes died without a step being committed, the last ({worker}) with {how}; see `lockstep logs {}`",
+                self.deaths_since_commit,
+                self.name()
+            )
+        })
+    }
+
+    pub(crate) fn evaluated(&mut self, evaluation: Evaluation) {
+        self.seen.evaluation = Some(evaluation);
+    }
+
+    fn send(&mut self, worker: &WorkerId, what: wire::rank_down::What) {
+        let Some(down) = self.ranks.get(worker) else {
+            return;
+        };
+        if down.try_send(Ok(wire::RankDown { what: Some(what) })).is_err() {
+            // Closed, or so far behind that it counts as dead: its stream ends, and the machine will hear of it.
+            self.ranks.remove(worker);
+        }
+    }
+
+    /// Gives the machine an event and carries out its commands.
+    pub(crate) fn give(&mut self, tools: &Tools<'_>, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.is_over() {
+            return effects;
+        }
+        let commands = self.machine.step(tools.now, event);
+        for command in commands {
+            if let Err(error) = self.carry_out(tools, command, &mut effects) {
+                tracing::error!(job = %self.name(), %error, "job fails");
+                effects.extend(self.fail(tools, error.to_string()));
+                return effects;
+            }
+        }
+        self.follow_phase(tools);
+        effects
+    }
+
+    /// Ends the job for a reason that the machine did not see.
+    pub(crate) fn fail(&mut self, tools: &Tools<'_>, reason: String) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.end(tools, Outcome::Failed(reason), &mut effects);
+        effects
+    }
+
+    fn carry_out(
+        &mut self,
+        tools: &Tools<'_>,
+        command: Command,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StoreError> {
+        use wire::rank_down::What;
+        match command {
+            Command::PersistEpoch(epoch) => {
+                tools.store.raise_epoch(self.name(), Epoch(epoch.0 - 1), epoch)?;
+                self.seen.epochs = epoch.0;
+            }
+            Command::Announce(membership) => {
+                let message = wire::Membership::from(&membership);
+                for member in &membership.members {
+                    self.send(&member.worker, What::Membership(message.clone()));
+                }
+            }
+            Command::Hold {
+                workers,
+                epoch,
+                forget,
+                reason,
+            } => {
+                for worker in &workers {
+                    let (epoch, reason) = (epoch.0, reason.clone());
+                    self.send(
+                        worker,
+                        What::Hold(wire::Hold {
+                            epoch,
+                            forget,
+                            reason,
+                        }),
+                    );
+                }
+            }
+            Command::Commit {
+                workers,
+                epoch,
+                step,
+                ends_epoch,
+            } => {
+                let commit = wire::StepCommitted {
+                    epoch: epoch.0,
+                    step: step.0,
+                    ends_epoch,
+                };
+                for worker in &workers {
+                    self.send(worker, What::Committed(commit));
+                }
+            }
+            Command::Evict { worker, reason } => {
+                self.send(&worker, What::Evicted(wire::Rejected { reason }));
+                self.ranks.remove(&worker);
+            }
+            Command::Kill(worker) => {
+                self.seen.kills += 1;
+                effects.push(Effect::Kill(worker));
+            }
+            Command::Record(entry) => self.record_step(tools, entry),
+            Command::Truncate(step) => tools.recorder.change(self.name(), Change::Truncate(step)),
+            Command::RecordCheckpoint { step, weights } => {
+                tools
+                    .recorder
+                    .change(self.name(), Change::Checkpoint(step, weights));
+            }
+            Command::Recovered { took } => self.seen.recoveries_ms.push(took.as_secs_f64() * 1e3),
+            Command::Note { kind, text } => self.note(tools, kind, text),
+            Command::End { outcome, .. } => self.end(tools, outcome, effects),
+        }
+        Ok(())
+    }
+
+    fn record_step(&mut self, tools: &Tools<'_>, entry: lockstep_engine::ledger::Entry) {
+        self.deaths_since_commit = 0;
+        self.last_loss = entry.loss;
+        let pace = self
+            .pace_ms
+            .map_or(entry.milliseconds, |pace| 0.9 * pace + 0.1 * entry.milliseconds);
+        self.pace_ms = Some(pace);
+        let line = serde_json::json!({
+            "step": entry.step,
+            "loss": entry.loss,
+            "milliseconds": entry.milliseconds,
+            "tokens_per_second": self.tokens_per_step() / entry.milliseconds * 1e3,
+            "workers": entry.workers,
+            "epoch": entry.epoch,
+        });
+        tools
+            .recorder
+            .line(self.name(), &self.record.out, Log::Metrics, line.to_string());
+        let commit = wire::Commit {
+            step: entry.step.0,
+            loss: entry.loss,
+            milliseconds: entry.milliseconds,
+            workers: entry.workers,
+        };
+        self.updates
+            .send(wire::Update {
+                what: Some(wire::update::What::Commit(commit)),
+            })
+            .ok();
+        tools.recorder.change(self.name(), Change::Append(entry));
+    }
+
+    fn tokens_per_step(&self) -> f64 {
+        (self.spec.samples_per_step() * self.spec.batch.sequence_length as u64) as f64
+    }
+
+    pub(crate) fn note(&mut self, tools: &Tools<'_>, kind: NoteKind, text: String) {
+        tracing::info!(job = %self.name(), ?kind, "{text}");
+        let kind = serde_json::to_value(kind)
+            .ok()
+            .and_then(|v| v.as_str().map(str::to_owned))
+            .unwrap_or_default();
+        let time_ms = unix_ms();
+        let line = serde_json::json!({ "time_ms": time_ms, "kind": kind, "text": text }).to_string();
+        tools
+            .recorder
+            .line(self.name(), &self.record.out, Log::Events, line.clone());
+        self.notes.push(line);
+        let note = wire::Note { time_ms, kind, text };
+        self.updates
+            .send(wire::Update {
+                what: Some(wire::update::What::Note(note)),
+            })
+            .ok();
+    }
+
+    /// Shows people the machine's phase as the job's state.
+    fn follow_phase(&mut self, tools: &Tools<'_>) {
+        let (state, reason) = match self.machine.phase() {
+            _ if self.is_over() => return,
+            Phase::Gathering if self.ranks.is_empty() && self.machine.committed() == Step(0) => {
+                (State::Queued, "waiting for workers".to_owned())
+            }
+            Phase::Gathering => (State::Running, "waiting for workers to be ready".to_owned()),
+            Phase::Stepping => (State::Running, "training".to_owned()),
+            Phase::Finishing => (
+                State::Running,
+                "writing the final checkpoint and evaluating".to_owned(),
+            ),
+            Phase::Paused => {
+                let need = self.spec.elastic.min_workers;
+                (
+                    State::Paused,
+                    format!(
+                        "{} workers, at least {need} are needed",
+                        self.machine.workers().len()
+                    ),
+                )
+            }
+            Phase::Ended(_) => return,
+        };
+        self.set_state(tools, state, reason);
+    }
+
+    fn set_state(&mut self, tools: &Tools<'_>, state: State, reason: String) {
+        if (self.record.state, &self.record.reason) == (state, &reason) {
+            return;
+        }
+        self.record.state = state;
+        self.record.reason = reason;
+        self.save(tools);
+    }
+
+    /// Stores the record and shows it to whoever watches.
+    pub(crate) fn save(&mut self, tools: &Tools<'_>) {
+        if let Err(error) = tools.store.put_job(&self.record) {
+            tracing::error!(job = %self.name(), %error, "the job's state is not stored");
+        }
+        let job = self.describe();
+        self.updates
+            .send(wire::Update {
+                what: Some(wire::update::What::Job(job)),
+            })
+            .ok();
+    }
+
+    fn end(&mut self, tools: &Tools<'_>, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let (state, reason) = match outcome {
+            Outcome::Done { weights } => {
+                self.seen.weights = weights;
+                self.seen.wall_seconds = self.started.elapsed().as_secs_f64();
+                effects.push(Effect::Summarize);
+                (State::Done, "all steps are committed".to_owned())
+            }
+            Outcome::Failed(reason) => (State::Failed, reason),
+            Outcome::Cancelled => (
+                State::Cancelled,
+                format!("cancelled after step {}", self.machine.committed()),
+            ),
+        };
+        for worker in self.ranks.keys().cloned().collect::<Vec<_>>() {
+            self.send(
+                &worker,
+                wire::rank_down::What::Ended(wire::Ended { how: reason.clone() }),
+            );
+        }
+        self.record.reason = reason;
+        self.record.state = state;
+        // A finished job is shown as such once its summary is there.
+        if state != State::Done {
+            self.save(tools);
+            tools.recorder.close(self.name());
+        }
+    }
+
+    /// Builds the summary from the ledger; all records must be written.
+    pub(crate) fn summarize(&mut self, tools: &Tools<'_>) {
+        let result = tools
+            .store
+            .ledger(self.name())
+            .map_err(|error| error.to_string())
+            .and_then(|ledger| {
+                let summary = Summary::new(&self.spec, &ledger, self.seen.clone());
+                let value = serde_json::to_value(&summary).map_err(|error| error.to_string())?;
+                let text = serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?;
+                write_whole(&self.record.out.join("summary.json"), &text)?;
+                Ok(value)
+            });
+        match result {
+            Ok(value) => self.record.summary = Some(value),
+            Err(error) => {
+                self.record.state = State::Failed;
+                self.record.reason = format!("write the summary: {error}");
+            }
+        }
+        self.save(tools);
+        tools.recorder.close(self.name());
+    }
+
+    /// The job as people see it.
+    pub(crate) fn describe(&self) -> wire::Job {
+        let steps = self.spec.train.steps;
+        let step = if self.record.state == State::Done {
+            steps
+        } else {
+            self.machine.committed().0
+        };
+        let pace = self.pace_ms.filter(|pace| *pace > 0.0);
+        let record = &self.record;
+        let state = match record.state {
+            State::Queued => wire::JobState::Queued,
+            State::Running => wire::JobState::Running,
+            State::Paused => wire::JobState::Paused,
+            State::Done => wire::JobState::Done,
+            State::Failed => wire::JobState::Failed,
+            State::Cancelled => wire::JobState::Cancelled,
+        };
+        wire::Job {
+            name: record.name.to_string(),
+            state: state.into(),
+            reason: record.reason.clone(),
+            step,
+            steps,
+            epoch: self.machine.epoch().0,
+            workers: self.machine.members().iter().map(ToString::to_string).collect(),
+            loss: f64::from(self.last_loss),
+            tokens_per_second: pace.map_or(0.0, |pace| self.tokens_per_step() / pace * 1e3),
+            seconds_left: pace.map_or(-1.0, |pace| (steps - step.min(steps)) as f64 * pace / 1e3),
+            out: record.out.display().to_string(),
+            submitted_ms: record.submitted_ms,
+            summary: record
+                .summary
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            spec: record.spec.clone(),
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+/// Writes a file under a temporary name and renames it into place.
+fn write_whole(path: &std::path::Path, text: &str) -> Result<(), String> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,409 @@
+//! The gRPC services: wire in, messages to the actor, wire out. No decision is made here.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
+use lockstep_engine::job::{Event, Report};
+use lockstep_engine::ledger::Span;
+use lockstep_engine::spec::Spec;
+use lockstep_proto::convert::{address, required};
+use lockstep_proto::{WireError, check_version, wire};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::actor::{Message, Submission};
+use crate::summary::Evaluation;
+
+/// A stream of replies.
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Messages that may wait for a rank or daemon before it counts as dead.
+const DOWN_QUEUE: usize = 256;
+
+/// Both services, on one actor.
+#[derive(Clone)]
+pub(crate) struct Services {
+    actor: mpsc::Sender<Message>,
+}
+
+impl Services {
+    pub(crate) fn new(actor: mpsc::Sender<Message>) -> Self {
+        Self { actor }
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(message(reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), Status> {
+        self.actor.send(message).await.map_err(|_| stopping())
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the coordinator is stopping")
+}
+
+fn job_name(text: &str) -> Result<JobId, Status> {
+    text.parse()
+        .map_err(|error: lockstep_engine::ids::InvalidId| Status::invalid_argument(error.to_string()))
+}
+
+fn no_job(name: &str) -> Status {
+    Status::not_found(format!(
+        "no job named `{name}`; `lockstep list` shows those there are"
+    ))
+}
+
+#[tonic::async_trait]
+impl wire::jobs_server::Jobs for Services {
+    async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::Job>, Status> {
+        let wire::SubmitRequest {
+            spec: source,
+            out,
+            resume,
+            kills,
+        } = request.into_inner();
+        let spec = Spec::parse(&source).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let out = PathBuf::from(out);
+        if !out.is_absolute() {
+            return Err(Status::invalid_argument(format!(
+                "out = `{}`: must be an absolute path",
+                out.display()
+            )));
+        }
+        match &spec.data.dataset {
+            Some(dataset) if dataset.is_absolute() => {}
+            _ => {
+                return Err(Status::invalid_argument(
+                    "data.dataset: must be an absolute path of a built dataset",
+                ));
+            }
+        }
+        let kills: Vec<lockstep_engine::job::Kill> = kills.into_iter().map(Into::into).collect();
+        if let Some(kill) = kills
+            .iter()
+            .find(|kill| kill.step.0 == 0 || kill.step.0 > spec.train.steps)
+        {
+            let (slot, step, steps) = (kill.slot, kill.step, spec.train.steps);
+            return Err(Status::invalid_argument(format!(
+                "--kill {slot}@{step}: the step must be from 1 to {steps}"
+            )));
+        }
+        let submission = Box::new(Submission {
+            source,
+            spec,
+            out,
+            resume,
+            kills,
+        });
+        Ok(Response::new(
+            self.ask(|reply| Message::Submit(submission, reply)).await??,
+        ))
+    }
+
+    async fn get(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::Job>, Status> {
+        let name = request.into_inner().name;
+        let job = job_name(&name)?;
+        let found = self.ask(|reply| Message::Get(job, reply)).await?;
+        found.map(Response::new).ok_or_else(|| no_job(&name))
+    }
+
+    async fn list(&self, _: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
+        let jobs = self.ask(Message::List).await?;
+        Ok(Response::new(wire::ListReply { jobs }))
+    }
+
+    type WatchStream = Replies<wire::Update>;
+
+    async fn watch(&self, request: Request<wire::JobRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let name = request.into_inner().name;
+        let job = job_name(&name)?;
+        let (now, live) = self
+            .ask(|reply| Message::Watch(job, reply))
+            .await?
+            .ok_or_else(|| no_job(&name))?;
+        let first = wire::Update {
+            what: Some(wire::update::What::Job(now)),
+        };
+        let Some(live) = live else {
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)))));
+        };
+        // A slow watcher misses updates rather than slowing the job down.
+        let mut over = false;
+        let rest = BroadcastStream::new(live)
+            .filter_map(Result::ok)
+            .take_while(move |update| {
+                let go_on = !over;
+                over = matches!(&update.what, Some(wire::update::What::Job(job)) if is_over(job));
+                go_on
+            });
+        Ok(Response::new(Box::pin(
+            tokio_stream::once(first).chain(rest).map(Ok),
+        )))
+    }
+
+    type TailStream = Replies<wire::Line>;
+
+    async fn tail(&self, request: Request<wire::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let wire::TailRequest { name, follow, logs } = request.into_inner();
+        let job = job_name(&name)?;
+        let of = job.clone();
+        let (lines, live) = self
+            .ask(|reply| Message::Tail { job: of, logs, reply })
+            .await?
+            .ok_or_else(|| no_job(&name))?;
+        let (to, replies) = mpsc::channel(64);
+        let services = self.clone();
+        tokio::spawn(async move {
+            for text in lines {
+                if to.send(Ok(wire::Line { text })).await.is_err() {
+                    return;
+                }
+            }
+            let Some(mut live) = live.filter(|_| follow) else {
+                return;
+            };
+            let Ok(Some((_, Some(mut updates)))) = services.ask(|reply| Message::Watch(job, reply)).await
+            else {
+                return;
+            };
+            loop {
+                tokio::select! {
+                    biased;
+                    line = live.recv() => match line {
+                        Ok(text) => drop(to.send(Ok(wire::Line { text })).await),
+                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return,
+                    },
+                    update = updates.recv() => match update.map(|update| update.what) {
+                        Ok(Some(wire::update::What::Job(job))) if is_over(&job) => return,
+                        Err(RecvError::Closed) => return,
+                        _ => {}
+                    },
+                    () = to.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
+    }
+
+    async fn cancel(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::Job>, Status> {
+        let name = request.into_inner().name;
+        let job = job_name(&name)?;
+        let found = self.ask(|reply| Message::Cancel(job, reply)).await?;
+        found.map(Response::new).ok_or_else(|| no_job(&name))
+    }
+}
+
+fn is_over(job: &wire::Job) -> bool {
+    use wire::JobState;
+    matches!(
+        job.state(),
+        JobState::Done | JobState::Failed | JobState::Cancelled
+    )
+}
+
+#[tonic::async_trait]
+impl wire::nodes_server::Nodes for Services {
+    type DaemonStream = Replies<wire::DaemonDown>;
+
+    async fn daemon(
+        &self,
+        request: Request<Streaming<wire::DaemonUp>>,
+    ) -> Result<Response<Self::DaemonStream>, Status> {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+        let mut up = request.into_inner();
+        let Some(wire::daemon_up::What::Hello(hello)) = next(&mut up).await?.and_then(|up| up.what) else {
+            return Err(WireError::Missing("hello").into());
+        };
+        check_version(&hello.version).map_err(Status::failed_precondition)?;
+        let node: NodeId = hello
+            .node
+            .parse()
+            .map_err(|e: lockstep_engine::ids::InvalidId| Status::invalid_argument(e.to_string()))?;
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let (down, replies) = mpsc::channel(DOWN_QUEUE);
+        let connected = |reply| Message::DaemonConnected {
+            node: node.clone(),
+            slots: hello.slots,
+            connection,
+            down,
+            reply,
+        };
+        self.ask(connected).await?.map_err(Status::already_exists)?;
+        let services = self.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = up.message().await {
+                match services.daemon_message(message).await {
+                    Ok(()) => {}
+                    Err(status) => tracing::warn!(%node, %status, "message from the daemon dropped"),
+                }
+            }
+            services.tell(Message::DaemonGone { node, connection }).await.ok();
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
+    }
+
+    type RankStream = Replies<wire::RankDown>;
+
+    async fn rank(
+        &self,
+        request: Request<Streaming<wire::RankUp>>,
+    ) -> Result<Response<Self::RankStream>, Status> {
+        let mut up = request.into_inner();
+        let Some(wire::rank_up::What::Hello(hello)) = next(&mut up).await?.and_then(|up| up.what) else {
+            return Err(WireError::Missing("hello").into());
+        };
+        check_version(&hello.version).map_err(Status::failed_precondition)?;
+        let job = job_name(&hello.job)?;
+        let worker: WorkerId = required("hello.worker", hello.worker)?.try_into()?;
+        let (down, replies) = mpsc::channel(DOWN_QUEUE);
+        let (of, who) = (job.clone(), worker.clone());
+        self.ask(|reply| Message::RankConnected {
+            job: of,
+            worker: who,
+            down,
+            reply,
+        })
+        .await?
+        .map_err(Status::not_found)?;
+        let services = self.clone();
+        tokio::spawn(async move {
+            let reason = loop {
+                match up.message().await {
+                    Ok(Some(message)) => match rank_event(&worker, message) {
+                        Ok(event) => {
+                            let (event, evaluation) = event;
+                            let message = Message::RankEvent {
+                                job: job.clone(),
+                                event,
+                                evaluation,
+                            };
+                            if services.tell(message).await.is_err() {
+                                return;
+                            }
+                        }
+                        Err(error) => break format!("it sent a message that is not understood: {error}"),
+                    },
+                    Ok(None) => break "it closed its connection".to_owned(),
+                    Err(status) => break format!("its connection broke: {}", status.message()),
+                }
+            };
+            services
+                .tell(Message::RankGone { job, worker, reason })
+                .await
+                .ok();
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
+    }
+}
+
+async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    let patience = std::time::Duration::from_secs(10);
+    tokio::time::timeout(patience, stream.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no hello within 10 s"))?
+}
+
+impl Services {
+    async fn daemon_message(&self, message: wire::DaemonUp) -> Result<(), Status> {
+        use wire::daemon_up::What;
+        match required("message", message.what)? {
+            What::Hello(_) => Err(Status::invalid_argument("a second hello")),
+            What::Heartbeat(_) => Ok(()),
+            What::Exited(exited) => {
+                let job = job_name(&exited.job)?;
+                let worker = required("exited.worker", exited.worker)?.try_into()?;
+                self.tell(Message::RankExited {
+                    job,
+                    worker,
+                    how: exited.how,
+                })
+                .await
+            }
+            What::Log(line) => {
+                let job = job_name(&line.job)?;
+                self.tell(Message::LogLine {
+                    job,
+                    worker: line.worker,
+                    text: line.text,
+                })
+                .await
+            }
+        }
+    }
+}
+
+/// A rank's message as an event of its job's machine.
+fn rank_event(worker: &WorkerId, message: wire::RankUp) -> Result<(Event, Option<Evaluation>), WireError> {
+    use wire::rank_up::What;
+    let worker = worker.clone();
+    let mut evaluation = None;
+    let event = match required("message", message.what)? {
+        What::Hello(_) => {
+            return Err(WireError::Invalid {
+                field: "message",
+                problem: "a second hello".to_owned(),
+            });
+        }
+        What::Heartbeat(_) => Event::Heartbeat(worker),
+        What::Ready(ready) => Event::Joined {
+            worker,
+            address: address("ready.address", &ready.address)?,
+            checkpoints: ready.checkpoints.into_iter().map(Step).collect(),
+        },
+        What::Holding(holding) => Event::Holding {
+            worker,
+            epoch: Epoch(holding.epoch),
+        },
+        What::Reduced(reduced) => {
+            let span = |span: wire::Span| Span {
+                positions: span.from..span.to,
+                worker: worker.clone(),
+            };
+            Event::Reduced(Report {
+                epoch: Epoch(reduced.epoch),
+                step: Step(reduced.step),
+                digest: reduced.digest,
+                loss: reduced.loss,
+                spans: reduced.spans.into_iter().map(span).collect(),
+                worker,
+            })
+        }
+        What::PeerLost(lost) => Event::PeerLost {
+            by: worker,
+            epoch: Epoch(lost.epoch),
+            peer: required("peer_lost.peer", lost.peer)?.try_into()?,
+            reason: lost.reason,
+        },
+        What::Checkpoint(written) => Event::CheckpointWritten {
+            worker,
+            step: Step(written.step),
+            weights: written.weights,
+        },
+        What::Finished(finished) => {
+            evaluation = finished.evaluation.map(|evaluation| Evaluation {
+                bits_per_byte: evaluation.bits_per_byte,
+                gzip_bits_per_byte: evaluation.gzip_bits_per_byte,
+            });
+            Event::Finished {
+                worker,
+                epoch: Epoch(finished.epoch),
+                weights: finished.weights,
+            }
+        }
+        What::Fatal(fatal) => Event::Fatal {
+            worker,
+            reason: fatal.reason,
+        },
+    };
+    Ok((event, evaluation))
+}
