@@ -1,0 +1,164 @@
+//! The rank process: joins its job, runs until it is told to leave.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lockstep_engine::ids::{JobId, Step, WorkerId};
+use lockstep_engine::rank::RankMachine;
+use lockstep_engine::spec::Spec;
+use lockstep_proto::{VERSION, wire};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::executor::{Executor, Setup};
+use crate::session::Session;
+use crate::{Error, connect};
+
+/// Which rank this is, and whose.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The coordinator's URL.
+    pub coordinator: String,
+    /// The job.
+    pub job: JobId,
+    /// This process.
+    pub worker: WorkerId,
+    /// The interface of the data plane; by default the one that leads to the coordinator.
+    pub interface: Option<IpAddr>,
+}
+
+/// Runs a rank to the end of its job.
+///
+/// # Errors
+/// When the coordinator cannot be reached, refuses, is lost or evicts this rank; and when the rank cannot go on,
+/// in which case the coordinator has been told why.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let mut client = connect(&options.coordinator).await?;
+    let (up, messages) = mpsc::channel(256);
+    let hello = wire::RankHello {
+        version: VERSION.to_owned(),
+        job: options.job.to_string(),
+        worker: Some((&options.worker).into()),
+    };
+    let closed = || Error::Lost("its stream is closed".to_owned());
+    up.send(wire::RankUp {
+        what: Some(wire::rank_up::What::Hello(hello)),
+    })
+    .await
+    .map_err(|_| closed())?;
+    let reply = client
+        .rank(ReceiverStream::new(messages))
+        .await
+        .map_err(|status| Error::refused(&status))?;
+    let mut down = reply.into_inner();
+    let first = down
+        .message()
+        .await
+        .map_err(|status| Error::refused(&status))?
+        .and_then(|message| message.what);
+    let welcome = match first {
+        Some(wire::rank_down::What::Welcome(welcome)) => welcome,
+        Some(wire::rank_down::What::Ended(_)) => return Ok(()),
+        other => return Err(Error::Lost(format!("expected a welcome, got {other:?}"))),
+    };
+
+    // Heartbeats go on while the executor starts: reading data and making weights may take a while.
+    let (endings_in, endings) = mpsc::channel(4);
+    let (losses_in, losses) = mpsc::unbounded_channel();
+    let (tasks, queue) = std::sync::mpsc::channel();
+    let (started, start) = tokio::sync::oneshot::channel();
+    let spec =
+        Spec::parse(&welcome.spec).map_err(|error| Error::Fatal(format!("the job's spec: {error}")))?;
+    let setup = Setup {
+        spec: spec.clone(),
+        out: PathBuf::from(&welcome.out),
+        worker: options.worker.clone(),
+        interface: options
+            .interface
+            .unwrap_or_else(|| interface_towards(&options.coordinator)),
+        on_peer_lost: Box::new(move |lost| drop(losses_in.send(lost))),
+    };
+    let work = move || {
+        let executor = match Executor::new(setup) {
+            Ok(executor) => executor,
+            Err(reason) => return drop(started.send(Err(reason))),
+        };
+        let parts = (
+            executor.endpoint().handle(),
+            executor.endpoint().local_addr(),
+            executor.scout(),
+        );
+        if started.send(Ok(parts)).is_ok() {
+            executor.run(&queue, |ending| drop(endings_in.blocking_send(ending)));
+        }
+    };
+    std::thread::Builder::new()
+        .name("executor".into())
+        .spawn(work)
+        .map_err(|source| Error::System {
+            action: "start the executor thread",
+            source,
+        })?;
+    let started = start
+        .await
+        .map_err(|_| Error::Fatal("the executor thread ended while starting".to_owned()))?;
+    let (plane, address, scout) = match started {
+        Ok(parts) => parts,
+        Err(reason) => {
+            let fatal = wire::rank_up::What::Fatal(wire::Fatal {
+                reason: reason.clone(),
+            });
+            up.send(wire::RankUp { what: Some(fatal) })
+                .await
+                .map_err(|_| closed())?;
+            // The coordinator answers with the job's end; leaving earlier could cut the message off.
+            let patience = Duration::from_secs(5);
+            tokio::time::timeout(patience, down.message()).await.ok();
+            return Err(Error::Fatal(reason));
+        }
+    };
+    let session = Session {
+        machine: RankMachine::new(
+            options.worker.clone(),
+            Step(spec.train.steps),
+            spec.checkpoint.every,
+        ),
+        worker: options.worker,
+        address,
+        up,
+        tasks,
+        plane,
+        scout,
+        members: BTreeMap::new(),
+        reduced: None,
+        checkpoint: String::new(),
+        finished: None,
+    };
+    tracing::info!("ready; data plane at {address}");
+    session.run(down, endings, losses, spec.elastic.lease() / 8).await
+}
+
+/// The address of this machine from which the coordinator is reached. Nothing is sent.
+fn interface_towards(coordinator: &str) -> IpAddr {
+    let fallback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let authority = coordinator
+        .split("://")
+        .last()
+        .unwrap_or_default()
+        .trim_end_matches('/');
+    let find = || {
+        use std::net::ToSocketAddrs as _;
+        let target: SocketAddr = authority.to_socket_addrs().ok()?.next()?;
+        let any: SocketAddr = if target.is_ipv4() {
+            ([0, 0, 0, 0], 0).into()
+        } else {
+            ([0u16; 8], 0).into()
+        };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(target).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    find().unwrap_or(fallback)
+}
