@@ -1,0 +1,143 @@
+//! `coordinator`, `worker` and the hidden `rank`: the processes of a cluster.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use lockstep_coordinator::{Coordinator, Options};
+use lockstep_engine::ids::{JobId, NodeId, WorkerId};
+use lockstep_worker::{daemon, lifeline, rank};
+use tokio_util::sync::CancellationToken;
+
+use super::{interrupted, log_to_stderr};
+use crate::client::DEFAULT;
+use crate::failure::Failure;
+use crate::output::line;
+
+/// Run a coordinator.
+///
+/// It prints the address that workers and people use, then serves until Ctrl-C or SIGTERM. Jobs survive it: started
+/// again with the same --state, it goes on with them from their newest checkpoints.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CoordinatorArgs {
+    /// Where to listen; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7070")]
+    listen: SocketAddr,
+    /// The folder of its store: jobs, epochs, the ledger of committed steps.
+    #[arg(long, value_name = "DIR", default_value = "lockstep-state")]
+    state: PathBuf,
+    /// Leave when standard input ends.
+    #[arg(long, hide = true)]
+    lifeline: bool,
+}
+
+/// Run a node daemon.
+///
+/// It registers this machine and starts one rank process for each slot that the coordinator fills. Ranks share the
+/// processors: each gets cores / slots threads.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WorkerArgs {
+    /// The coordinator's URL.
+    #[arg(long, value_name = "URL", default_value = DEFAULT, env = "LOCKSTEP_COORDINATOR")]
+    coordinator: String,
+    /// This machine's name, unlike any other's; by default its host name.
+    #[arg(long, value_name = "NAME")]
+    name: Option<NodeId>,
+    /// Ranks that it can run at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    slots: u32,
+    /// The address on which ranks exchange gradients; by default the one that leads to the coordinator.
+    #[arg(long, value_name = "IP")]
+    interface: Option<IpAddr>,
+    /// Leave when standard input ends.
+    #[arg(long, hide = true)]
+    lifeline: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RankArgs {
+    #[arg(long)]
+    coordinator: String,
+    #[arg(long)]
+    job: JobId,
+    #[arg(long)]
+    node: NodeId,
+    #[arg(long)]
+    slot: u32,
+    #[arg(long, value_parser = |text: &str| u128::from_str_radix(text, 16))]
+    incarnation: u128,
+    #[arg(long)]
+    interface: Option<IpAddr>,
+}
+
+/// A token that is cancelled by Ctrl-C, SIGTERM or the parent's end.
+fn shutdown(with_lifeline: bool) -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        interrupted().await.ok();
+        cancel.cancel();
+    });
+    if with_lifeline {
+        let cancel = token.clone();
+        lifeline::watch(move || cancel.cancel()).context("watch standard input")?;
+    }
+    Ok(token)
+}
+
+pub(crate) async fn coordinator(args: CoordinatorArgs) -> anyhow::Result<()> {
+    log_to_stderr("info");
+    let options = Options {
+        listen: args.listen,
+        state: args.state,
+    };
+    let coordinator = Coordinator::bind(&options).await?;
+    line(&format!(
+        "listening on http://{}",
+        coordinator.address().context("read the bound address")?
+    ))?;
+    coordinator.run(shutdown(args.lifeline)?).await?;
+    Ok(())
+}
+
+pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
+    log_to_stderr("info");
+    let node = match args.name {
+        Some(name) => name,
+        None => host_name()?,
+    };
+    let options = daemon::Options {
+        coordinator: args.coordinator,
+        node,
+        slots: args.slots,
+        interface: args.interface,
+        program: std::env::current_exe().context("find this program")?,
+    };
+    daemon::run(options, shutdown(args.lifeline)?).await?;
+    Ok(())
+}
+
+pub(crate) async fn rank(args: RankArgs) -> anyhow::Result<()> {
+    log_to_stderr("info");
+    lifeline::watch(|| std::process::exit(1)).context("watch standard input")?;
+    let worker = WorkerId {
+        node: args.node,
+        slot: args.slot,
+        incarnation: args.incarnation,
+    };
+    let options = rank::Options {
+        coordinator: args.coordinator,
+        job: args.job,
+        worker,
+        interface: args.interface,
+    };
+    rank::run(options).await?;
+    Ok(())
+}
+
+fn host_name() -> anyhow::Result<NodeId> {
+    let raw = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = raw.trim().to_ascii_lowercase();
+    name.parse()
+        .map_err(|error| Failure::Usage(format!("{error}; give this machine a --name")).into())
+}

@@ -1,0 +1,200 @@
+//! `submit`, `list`, `status`, `logs`, `events`, `cancel`: a coordinator's jobs.
+
+use std::path::{Path, PathBuf};
+
+use lockstep_proto::wire;
+
+use super::run::{JobOptions, prepare};
+use crate::client::{self, DEFAULT, state_name};
+use crate::output::{Format, count, line, seconds, table};
+
+/// Which coordinator.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct At {
+    /// The coordinator's URL.
+    #[arg(long, value_name = "URL", default_value = DEFAULT, env = "LOCKSTEP_COORDINATOR")]
+    pub(crate) coordinator: String,
+}
+
+/// Queue a job at a coordinator and return at once.
+///
+/// The dataset and the run's folder must be paths that every node sees. A corpus is built into a dataset here first.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    at: At,
+    #[command(flatten)]
+    job: JobOptions,
+}
+
+/// List a coordinator's jobs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    at: At,
+}
+
+/// One job.
+#[derive(Debug, clap::Args)]
+pub(crate) struct JobArgs {
+    #[command(flatten)]
+    at: At,
+    /// The job's name.
+    name: String,
+}
+
+/// A job's lines.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    at: At,
+    /// The job's name.
+    name: String,
+    /// Go on until the job is over; Ctrl-C leaves the job alone.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// A job for programs.
+#[derive(serde::Serialize)]
+struct Shown {
+    name: String,
+    state: &'static str,
+    reason: String,
+    step: u64,
+    steps: u64,
+    epoch: u64,
+    workers: Vec<String>,
+    loss: Option<f64>,
+    tokens_per_second: f64,
+    seconds_left: Option<f64>,
+    out: String,
+    summary: Option<serde_json::Value>,
+}
+
+impl From<wire::Job> for Shown {
+    fn from(job: wire::Job) -> Self {
+        Self {
+            state: state_name(&job),
+            loss: Some(job.loss).filter(|loss| loss.is_finite()),
+            seconds_left: Some(job.seconds_left).filter(|left| *left >= 0.0),
+            summary: serde_json::from_str(&job.summary).ok(),
+            name: job.name,
+            reason: job.reason,
+            step: job.step,
+            steps: job.steps,
+            epoch: job.epoch,
+            workers: job.workers,
+            tokens_per_second: job.tokens_per_second,
+            out: job.out,
+        }
+    }
+}
+
+pub(crate) async fn submit(args: SubmitArgs, format: Format) -> anyhow::Result<()> {
+    // Ask first: building a dataset for a coordinator that is not there would be a waste.
+    let mut client = client::connect(&args.at.coordinator).await?;
+    let prepared = prepare(&args.job, format)?;
+    let job = client.submit(prepared.request(&args.job)).await?.into_inner();
+    let name = job.name.clone();
+    format.print(&Shown::from(job), |job| {
+        format!(
+            "{} is {}; follow it with `lockstep logs -f {name}` or `lockstep status {name}`",
+            job.name, job.state
+        )
+    })
+}
+
+pub(crate) async fn list(args: ListArgs, format: Format) -> anyhow::Result<()> {
+    let mut client = client::connect(&args.at.coordinator).await?;
+    let jobs = client.list(wire::ListRequest {}).await?.into_inner().jobs;
+    let shown: Vec<Shown> = jobs.into_iter().map(Shown::from).collect();
+    format.print(&shown, |jobs| {
+        let rows = jobs.iter().map(|job| {
+            [
+                job.name.clone(),
+                job.state.to_owned(),
+                format!("{}/{}", job.step, job.steps),
+                job.workers.len().to_string(),
+                job.loss.map_or("-".to_owned(), |loss| format!("{loss:.4}")),
+                job.seconds_left
+                    .filter(|_| job.state == "running")
+                    .map_or("-".to_owned(), seconds),
+                job.reason.clone(),
+            ]
+        });
+        table(
+            ["job", "state", "step", "workers", "loss", "left", "reason"],
+            rows,
+        )
+    })
+}
+
+pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> {
+    let mut client = client::connect(&args.at.coordinator).await?;
+    let job = client
+        .get(wire::JobRequest { name: args.name })
+        .await?
+        .into_inner();
+    format.print(&Shown::from(job), |job| {
+        let mut text = format!(
+            "{}: {}, {}\nstep {} of {}, epoch {}\nworkers: {}\n",
+            job.name,
+            job.state,
+            job.reason,
+            job.step,
+            job.steps,
+            job.epoch,
+            if job.workers.is_empty() {
+                "none".to_owned()
+            } else {
+                job.workers.join(", ")
+            },
+        );
+        if let Some(loss) = job.loss {
+            text += &format!("loss {loss:.4}, {} tokens/s", count(job.tokens_per_second as u64));
+            text += &job
+                .seconds_left
+                .map_or(String::new(), |left| format!(", {} left", seconds(left)));
+            text.push('\n');
+        }
+        text + &format!("folder {}", job.out)
+    })
+}
+
+pub(crate) async fn tail(args: TailArgs, logs: bool) -> anyhow::Result<()> {
+    let mut client = client::connect(&args.at.coordinator).await?;
+    let request = wire::TailRequest {
+        name: args.name,
+        follow: args.follow,
+        logs,
+    };
+    let mut lines = client.tail(request).await?.into_inner();
+    loop {
+        tokio::select! {
+            message = lines.message() => match message? {
+                Some(next) => line(&next.text)?,
+                None => return Ok(()),
+            },
+            result = super::interrupted() => {
+                result?;
+                eprintln!("detached; the job goes on");
+                return Ok(());
+            }
+        }
+    }
+}
+
+pub(crate) async fn cancel(args: JobArgs, format: Format) -> anyhow::Result<()> {
+    let mut client = client::connect(&args.at.coordinator).await?;
+    let job = client
+        .cancel(wire::JobRequest { name: args.name })
+        .await?
+        .into_inner();
+    format.print(&Shown::from(job), |job| format!("{} is {}", job.name, job.state))
+}
+
+/// An absolute form of a path that may not exist yet.
+pub(crate) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
+}
