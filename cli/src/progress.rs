@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::output::seconds;
+use crate::output::{Format, seconds};
 
 /// Between two plain lines.
 const EVERY: Duration = Duration::from_secs(5);
@@ -46,7 +46,15 @@ impl Progress {
         }
     }
 
-    /// One that shows nothing, for programs that read JSON.
+    /// A bar for people, nothing for programs.
+    pub(crate) fn for_format(format: Format, label: &str) -> Self {
+        match format {
+            Format::Text => Self::new(label, 0),
+            Format::Json => Self::quiet(),
+        }
+    }
+
+    /// One that shows nothing.
     pub(crate) fn quiet() -> Self {
         Self {
             bar: None,

@@ -14,7 +14,7 @@ use lockstep_proto::wire;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
 
-use crate::recorder::Recorder;
+use crate::recorder::{Log, Recorder};
 use crate::run::{Effect, RankSender, Run, Tools, unix_ms};
 use crate::store::{Change, JobRecord, State, Store, StoreError};
 use crate::summary::Evaluation;
@@ -363,6 +363,10 @@ impl Actor {
         let committed = if resume { known.1 } else { Step(0) };
         if !resume {
             self.recorder.change(&name, Change::Truncate(Step(0)));
+            // Of an attempt that never reached a checkpoint.
+            for log in Log::ALL {
+                std::fs::remove_file(out.join(log.file_name())).ok();
+            }
         }
         let record = JobRecord {
             name: name.clone(),

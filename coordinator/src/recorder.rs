@@ -23,6 +23,8 @@ pub(crate) enum Log {
 }
 
 impl Log {
+    pub(crate) const ALL: [Self; 3] = [Self::Events, Self::Metrics, Self::Workers];
+
     pub(crate) fn file_name(self) -> &'static str {
         match self {
             Self::Events => "events.jsonl",

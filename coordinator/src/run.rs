@@ -48,11 +48,12 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    fn new() -> Self {
-        Self {
-            lines: VecDeque::new(),
-            live: broadcast::channel(4096).0,
-        }
+    /// What an earlier coordinator, or an earlier attempt, left in `file`, and room for more.
+    fn of(file: &std::path::Path) -> Self {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let skip = text.lines().count().saturating_sub(KEPT_LINES);
+        let lines = text.lines().skip(skip).map(str::to_owned).collect();
+        Self { lines, live: broadcast::channel(4096).0 }
     }
 
     fn push(&mut self, line: String) {
@@ -101,14 +102,16 @@ impl Run {
             gather: GATHER,
             kills,
         };
+        let tail = |log: Log| Tail::of(&record.out.join(log.file_name()));
+        let (notes, logs) = (tail(Log::Events), tail(Log::Workers));
         Self {
             record,
             spec,
             machine: Job::new(rules, epoch, committed),
             ranks: BTreeMap::new(),
             updates: broadcast::channel(4096).0,
-            notes: Tail::new(),
-            logs: Tail::new(),
+            notes,
+            logs,
             seen: Seen::default(),
             started: std::time::Instant::now(),
             last_loss: f32::NAN,
@@ -227,6 +230,7 @@ impl Run {
     /// Ends the job for a reason that the machine did not see.
     pub(crate) fn fail(&mut self, tools: &Tools<'_>, reason: String) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.note(tools, NoteKind::Ended, format!("failed: {reason}"));
         self.end(tools, Outcome::Failed(reason), &mut effects);
         effects
     }

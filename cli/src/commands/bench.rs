@@ -11,7 +11,7 @@ use lockstep_engine::order::SampleOrder;
 use lockstep_engine::spec::Spec;
 use lockstep_trainer::{Batch, DType, DeviceName, Llama, Schedule, Trainer};
 
-use super::run::{JobOptions, finished, locally, prepare};
+use super::run::{Job, JobOptions, finished, locally};
 use crate::failure::Failure;
 use crate::output::{Format, table};
 use crate::progress::Progress;
@@ -142,8 +142,8 @@ async fn measure(args: &OverheadArgs, folder: &Path) -> anyhow::Result<Overhead>
             resume: false,
             kill: Vec::new(),
         };
-        let prepared = prepare(&options, Format::Json)?;
-        let summary = finished(&locally(&prepared, &options, 1, Progress::quiet()).await?)?;
+        let prepared = Job::read(&options)?.prepare(Format::Json)?;
+        let summary = finished(&locally(&prepared, 1, Progress::quiet()).await?)?;
         std::fs::remove_dir_all(&out).ok();
         same_weights &= plain.weights_blake3 == summary.weights_blake3;
         let (plain_ms, one_worker_ms) = (plain.step_ms_median, summary.step_ms_median);

@@ -1,5 +1,6 @@
 //! `demo`: the main job in minutes, on this machine, for real.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use lockstep_data::{BuildOptions, Corpus};
 use lockstep_trainer::{DeviceName, Generator, Sampling};
 
 use super::jobs::absolute;
-use super::run::{JobOptions, KillAt, describe, finished, locally, prepare};
+use super::run::{Job, JobOptions, KillAt, describe, finished, locally};
 use crate::failure::Failure;
 use crate::output::{Format, bold};
 use crate::progress::Progress;
@@ -84,17 +85,13 @@ pub(crate) async fn run(args: Args, format: Format) -> anyhow::Result<()> {
         resume: false,
         kill: vec![kill],
     };
-    let prepared = prepare(&options, format)?;
+    let prepared = Job::read(&options)?.prepare(format)?;
 
     say(&bold(&format!(
         "\n2. Training with {} workers; worker {} dies at step {}",
         args.workers, kill.slot, kill.step
     )));
-    let progress = match format {
-        Format::Text => Progress::new("train", args.steps),
-        Format::Json => Progress::quiet(),
-    };
-    let job = locally(&prepared, &options, args.workers, progress).await?;
+    let job = locally(&prepared, args.workers, Progress::for_format(format, "train")).await?;
     let summary = finished(&job)?;
 
     say(&bold("\n3. What it learned"));
@@ -176,18 +173,21 @@ fn spec(args: &Args, dataset: &Path) -> String {
     )
 }
 
-/// The losses of a run, from its metrics.
+/// The loss of each step of a run, from its metrics; of a step that was committed again, the last.
 fn losses(out: &Path) -> anyhow::Result<Vec<f64>> {
     let path = out.join("metrics.jsonl");
     let text =
         std::fs::read_to_string(&path).map_err(Failure::storage(format!("read {}", path.display())))?;
     let loss = |line: &str| {
-        serde_json::from_str::<serde_json::Value>(line)
-            .ok()?
-            .get("loss")?
-            .as_f64()
+        let line = serde_json::from_str::<serde_json::Value>(line).ok()?;
+        Some((line.get("step")?.as_u64()?, line.get("loss")?.as_f64()?))
     };
-    Ok(text.lines().filter_map(loss).collect())
+    Ok(text
+        .lines()
+        .filter_map(loss)
+        .collect::<BTreeMap<_, _>>()
+        .into_values()
+        .collect())
 }
 
 fn verdict(summary: &Summary) -> String {

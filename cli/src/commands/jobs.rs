@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_proto::wire;
 
-use super::run::{JobOptions, prepare};
+use super::run::{Job, JobOptions};
 use crate::client::{self, DEFAULT, state_name};
 use crate::output::{Format, count, line, seconds, table};
 
@@ -92,10 +92,10 @@ impl From<wire::Job> for Shown {
 }
 
 pub(crate) async fn submit(args: SubmitArgs, format: Format) -> anyhow::Result<()> {
+    let job = Job::read(&args.job)?;
     // Ask first: building a dataset for a coordinator that is not there would be a waste.
     let mut client = client::connect(&args.at.coordinator).await?;
-    let prepared = prepare(&args.job, format)?;
-    let job = client.submit(prepared.request(&args.job)).await?.into_inner();
+    let job = client.submit(job.prepare(format)?.request()).await?.into_inner();
     let name = job.name.clone();
     format.print(&Shown::from(job), |job| {
         format!(

@@ -70,19 +70,96 @@ impl FromStr for KillAt {
     }
 }
 
-/// A job that is ready to be submitted: checked, its dataset there and verified.
-#[derive(Clone, Debug)]
-pub(crate) struct Prepared {
+/// A job as it was asked for: its spec and options are checked.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
     pub(crate) spec: Spec,
-    pub(crate) source: String,
     pub(crate) out: PathBuf,
+    pub(crate) options: &'a JobOptions,
 }
 
-impl Prepared {
-    pub(crate) fn request(&self, options: &JobOptions) -> wire::SubmitRequest {
+/// A job that is ready to be submitted: its dataset is there and verified.
+#[derive(Debug)]
+pub(crate) struct Prepared<'a> {
+    pub(crate) job: Job<'a>,
+    source: String,
+}
+
+impl<'a> Job<'a> {
+    /// Reads the spec and checks the options against it.
+    pub(crate) fn read(options: &'a JobOptions) -> anyhow::Result<Self> {
+        let spec = super::spec::read(&options.spec)?;
+        let out = options
+            .out
+            .clone()
+            .unwrap_or_else(|| Path::new("runs").join(spec.job.name.as_str()));
+        let out = absolute(&out)?;
+        for KillAt { slot, step } in &options.kill {
+            let steps = spec.train.steps;
+            if *step == 0 || *step > steps {
+                return Err(Failure::Usage(format!(
+                    "--kill {slot}@{step}: the step must be from 1 to {steps}"
+                ))
+                .into());
+            }
+        }
+        if spec.data.corpus.is_none() && spec.data.dataset.is_none() {
+            let message = format!(
+                "{}: [data] names neither `corpus` nor `dataset`; give one",
+                options.spec.display()
+            );
+            return Err(Failure::Usage(message).into());
+        }
+        Ok(Self { spec, out, options })
+    }
+
+    /// Builds the dataset if the spec names a corpus, and verifies it.
+    pub(crate) fn prepare(mut self, format: Format) -> anyhow::Result<Prepared<'a>> {
+        // Relative paths in a spec are relative to where the command runs, as everywhere else.
+        if let Some(corpus) = self.spec.data.corpus.take() {
+            let dataset = self.out.join("dataset");
+            let options = BuildOptions::new(
+                Corpus::Folder(absolute(&corpus)?),
+                &dataset,
+                self.spec.model.vocab_size,
+            );
+            let was_there = self.out.exists();
+            std::fs::create_dir_all(&self.out)
+                .map_err(Failure::storage(format!("create {}", self.out.display())))?;
+            if let Err(error) = super::data::build(&options, format) {
+                if !was_there {
+                    // Empty, as a build that fails leaves nothing.
+                    std::fs::remove_dir(&self.out).ok();
+                }
+                return Err(error);
+            }
+            self.spec.data.dataset = Some(dataset);
+        }
+        let path = absolute(&self.spec.data.dataset.take().unwrap_or_default())?;
+        let dataset = Dataset::open(&path)?;
+        dataset.verify()?;
+        dataset
+            .train()
+            .require(self.spec.samples_per_step(), self.spec.batch.sequence_length)?;
+        let (found, given) = (dataset.manifest().vocab_size, self.spec.model.vocab_size);
+        if found != given {
+            let path = path.display();
+            let message =
+                format!("model.vocab_size = {given}: the dataset {path} has {found} tokens; set it to that");
+            return Err(Failure::Usage(message).into());
+        }
+        self.spec.data.dataset = Some(path);
+        let source = self.spec.to_toml()?;
+        Ok(Prepared { job: self, source })
+    }
+}
+
+impl Prepared<'_> {
+    pub(crate) fn request(&self) -> wire::SubmitRequest {
+        let options = self.job.options;
         wire::SubmitRequest {
             spec: self.source.clone(),
-            out: self.out.display().to_string(),
+            out: self.job.out.display().to_string(),
             resume: options.resume,
             kills: options
                 .kill
@@ -96,102 +173,32 @@ impl Prepared {
     }
 }
 
-/// Reads the spec, builds the dataset if it names a corpus, and verifies it.
-pub(crate) fn prepare(options: &JobOptions, format: Format) -> anyhow::Result<Prepared> {
-    let mut spec = super::spec::read(&options.spec)?;
-    let out = options
-        .out
-        .clone()
-        .unwrap_or_else(|| Path::new("runs").join(spec.job.name.as_str()));
-    let out = absolute(&out)?;
-    for kill in &options.kill {
-        if kill.step == 0 || kill.step > spec.train.steps {
-            let (KillAt { slot, step }, steps) = (kill, spec.train.steps);
-            return Err(Failure::Usage(format!(
-                "--kill {slot}@{step}: the step must be from 1 to {steps}"
-            ))
-            .into());
-        }
-    }
-    // Relative paths in a spec are relative to where the command runs, as everywhere else.
-    match (spec.data.corpus.take(), spec.data.dataset.take()) {
-        (Some(corpus), _) => {
-            std::fs::create_dir_all(&out).map_err(Failure::storage(format!("create {}", out.display())))?;
-            let dataset = out.join("dataset");
-            let build = BuildOptions::new(
-                Corpus::Folder(absolute(&corpus)?),
-                &dataset,
-                spec.model.vocab_size,
-            );
-            super::data::build(&build, format)?;
-            spec.data.dataset = Some(dataset);
-        }
-        (None, Some(dataset)) => spec.data.dataset = Some(absolute(&dataset)?),
-        (None, None) => {
-            let message = format!(
-                "{}: [data] names neither `corpus` nor `dataset`; give one",
-                options.spec.display()
-            );
-            return Err(Failure::Usage(message).into());
-        }
-    }
-    let path = spec.data.dataset.clone().unwrap_or_default();
-    let dataset = Dataset::open(&path)?;
-    dataset.verify()?;
-    dataset
-        .train()
-        .require(spec.samples_per_step(), spec.batch.sequence_length)?;
-    let (found, given) = (dataset.manifest().vocab_size, spec.model.vocab_size);
-    if found != given {
-        let message = format!(
-            "model.vocab_size = {given}: the dataset {} has {found} tokens; set it to that",
-            path.display()
-        );
-        return Err(Failure::Usage(message).into());
-    }
-    let source = spec.to_toml()?;
-    Ok(Prepared { spec, source, out })
-}
-
 pub(crate) async fn run(args: Args, format: Format) -> anyhow::Result<()> {
-    let job = match &args.coordinator {
-        Some(coordinator) => submit_and_follow(coordinator, &args.job, format).await?,
+    let job = Job::read(&args.job)?;
+    let done = match &args.coordinator {
+        Some(coordinator) => submit_and_follow(coordinator, job, format).await?,
         None => {
-            let prepared = prepare(&args.job, format)?;
-            let max = prepared.spec.elastic.max_workers;
+            let (min, max) = (job.spec.elastic.min_workers, job.spec.elastic.max_workers);
             let workers = args.workers.unwrap_or(max);
-            let min = prepared.spec.elastic.min_workers;
             if workers < min || workers > max {
                 let message = format!(
                     "--workers {workers}: must be from elastic.min_workers = {min} to elastic.max_workers = {max}"
                 );
                 return Err(Failure::Usage(message).into());
             }
-            let progress = if format == Format::Json {
-                Progress::quiet()
-            } else {
-                Progress::new("train", prepared.spec.train.steps)
-            };
-            locally(&prepared, &args.job, workers, progress).await?
+            let prepared = job.prepare(format)?;
+            locally(&prepared, workers, Progress::for_format(format, "train")).await?
         }
     };
-    let summary = finished(&job)?;
-    format.print(&summary, |summary| describe(summary, Path::new(&job.out)))
+    let summary = finished(&done)?;
+    format.print(&summary, |summary| describe(summary, Path::new(&done.out)))
 }
 
-async fn submit_and_follow(
-    coordinator: &str,
-    options: &JobOptions,
-    format: Format,
-) -> anyhow::Result<wire::Job> {
+async fn submit_and_follow(coordinator: &str, job: Job<'_>, format: Format) -> anyhow::Result<wire::Job> {
     let mut client = client::connect(coordinator).await?;
-    let prepared = prepare(options, format)?;
-    let job = client.submit(prepared.request(options)).await?.into_inner();
-    let progress = if format == Format::Json {
-        Progress::quiet()
-    } else {
-        Progress::new("train", job.steps)
-    };
+    let prepared = job.prepare(format)?;
+    let job = client.submit(prepared.request()).await?.into_inner();
+    let progress = Progress::for_format(format, "train");
     tokio::select! {
         job = client::follow(&mut client, &job.name, progress) => job,
         result = super::interrupted() => {
@@ -204,14 +211,14 @@ async fn submit_and_follow(
 
 /// Runs a prepared job on a cluster of its own, which is gone when this returns.
 pub(crate) async fn locally(
-    prepared: &Prepared,
-    options: &JobOptions,
+    prepared: &Prepared<'_>,
     workers: u32,
     progress: Progress,
 ) -> anyhow::Result<wire::Job> {
-    let mut cluster = Cluster::start(&prepared.out, workers).await?;
+    let Job { spec, out, options } = &prepared.job;
+    let mut cluster = Cluster::start(out, workers).await?;
     let address = cluster.address().to_owned();
-    let name = prepared.spec.job.name.to_string();
+    let name = spec.job.name.to_string();
     let work = async {
         let mut client = client::connect(&address).await?;
         // What a run that was cut off left in the store of this folder is not running any more.
@@ -221,7 +228,7 @@ pub(crate) async fn locally(
         {
             client.cancel(request).await?;
         }
-        client.submit(prepared.request(options)).await?;
+        client.submit(prepared.request()).await?;
         client::follow(&mut client, &name, progress).await
     };
     let result = tokio::select! {
@@ -231,7 +238,7 @@ pub(crate) async fn locally(
             let message = format!(
                 "stopped; go on with `lockstep run {} --out {} --resume`",
                 options.spec.display(),
-                prepared.out.display()
+                out.display()
             );
             result.map_err(anyhow::Error::from).and_then(|()| Err(Failure::Interrupted(message).into()))
         }
