@@ -38,7 +38,9 @@ pub(crate) struct Run {
     last_loss: f32,
     /// Mean milliseconds of a step, exponentially weighted.
     pace_ms: Option<f64>,
-    deaths_since_commit: u32,
+    /// The highest step that this coordinator has seen committed.
+    furthest: Step,
+    deaths_since_progress: u32,
 }
 
 /// Lines so far, and those to come.
@@ -53,7 +55,10 @@ impl Tail {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let skip = text.lines().count().saturating_sub(KEPT_LINES);
         let lines = text.lines().skip(skip).map(str::to_owned).collect();
-        Self { lines, live: broadcast::channel(4096).0 }
+        Self {
+            lines,
+            live: broadcast::channel(4096).0,
+        }
     }
 
     fn push(&mut self, line: String) {
@@ -116,7 +121,8 @@ impl Run {
             started: std::time::Instant::now(),
             last_loss: f32::NAN,
             pace_ms: None,
-            deaths_since_commit: 0,
+            furthest: committed,
+            deaths_since_progress: 0,
         }
     }
 
@@ -184,12 +190,12 @@ impl Run {
 
     /// A rank's process ended; says why if that has happened too often.
     pub(crate) fn exited(&mut self, worker: &str, how: &str) -> Option<String> {
-        self.deaths_since_commit += 1;
+        self.deaths_since_progress += 1;
         let limit = 8 + 4 * self.spec.elastic.max_workers;
-        (self.deaths_since_commit > limit).then(|| {
+        (self.deaths_since_progress > limit).then(|| {
             format!(
-                "{} rank processes died without a step being committed, the last ({worker}) with {how}; see `lockstep logs {}`",
-                self.deaths_since_commit,
+                "{} rank processes died without a new step being committed, the last ({worker}) with {how}; see `lockstep logs {}`",
+                self.deaths_since_progress,
                 self.name()
             )
         })
@@ -309,7 +315,11 @@ impl Run {
     }
 
     fn record_step(&mut self, tools: &Tools<'_>, entry: lockstep_engine::ledger::Entry) {
-        self.deaths_since_commit = 0;
+        // A step that is committed again, after a return to a checkpoint, is no progress.
+        if entry.step > self.furthest {
+            self.furthest = entry.step;
+            self.deaths_since_progress = 0;
+        }
         self.last_loss = entry.loss;
         let pace = self
             .pace_ms

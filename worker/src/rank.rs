@@ -11,6 +11,7 @@ use lockstep_engine::spec::Spec;
 use lockstep_proto::{VERSION, wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::executor::{Executor, Setup};
 use crate::session::Session;
@@ -106,18 +107,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         .map_err(|_| Error::Fatal("the executor thread ended while starting".to_owned()))?;
     let (plane, address, scout) = match started {
         Ok(parts) => parts,
-        Err(reason) => {
-            let fatal = wire::rank_up::What::Fatal(wire::Fatal {
-                reason: reason.clone(),
-            });
-            up.send(wire::RankUp { what: Some(fatal) })
-                .await
-                .map_err(|_| closed())?;
-            // The coordinator answers with the job's end; leaving earlier could cut the message off.
-            let patience = Duration::from_secs(5);
-            tokio::time::timeout(patience, down.message()).await.ok();
-            return Err(Error::Fatal(reason));
-        }
+        Err(reason) => return Err(last_words(&up, &mut down, reason).await),
     };
     let session = Session {
         machine: RankMachine::new(
@@ -127,7 +117,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ),
         worker: options.worker,
         address,
-        up,
+        up: up.clone(),
         tasks,
         plane,
         scout,
@@ -137,7 +127,33 @@ pub async fn run(options: Options) -> Result<(), Error> {
         finished: None,
     };
     tracing::info!("ready; data plane at {address}");
-    session.run(down, endings, losses, spec.elastic.lease() / 8).await
+    let heartbeat = spec.elastic.lease() / 8;
+    match session.run(&mut down, endings, losses, heartbeat).await {
+        Err(Error::Fatal(reason)) => Err(last_words(&up, &mut down, reason).await),
+        result => result,
+    }
+}
+
+/// Tells the coordinator why this rank cannot go on, and waits until it has answered with the job's end: leaving
+/// earlier could cut the message off, and the next process would meet the same problem.
+async fn last_words(
+    up: &mpsc::Sender<wire::RankUp>,
+    down: &mut Streaming<wire::RankDown>,
+    reason: String,
+) -> Error {
+    let fatal = wire::rank_up::What::Fatal(wire::Fatal {
+        reason: reason.clone(),
+    });
+    let said = async {
+        up.send(wire::RankUp { what: Some(fatal) }).await.ok();
+        while let Ok(Some(message)) = down.message().await {
+            if matches!(message.what, Some(wire::rank_down::What::Ended(_))) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), said).await.ok();
+    Error::Fatal(reason)
 }
 
 /// The address of this machine from which the coordinator is reached. Nothing is sent.

@@ -35,10 +35,10 @@ pub(crate) struct Session<Scout> {
 }
 
 impl<Scout: Fn() -> Result<Vec<Step>, String>> Session<Scout> {
-    /// Lives until the job is over or this rank is out.
+    /// Lives until the job is over or this rank is out. The caller tells the coordinator of a fatal error.
     pub(crate) async fn run(
         mut self,
-        mut down: Streaming<wire::RankDown>,
+        down: &mut Streaming<wire::RankDown>,
         mut endings: mpsc::Receiver<Ending>,
         mut losses: mpsc::UnboundedReceiver<PeerLost>,
         heartbeat: Duration,
@@ -83,16 +83,8 @@ impl<Scout: Fn() -> Result<Vec<Step>, String>> Session<Scout> {
                 }))
                 .await
             }
-            Err(reason) => self.fatal(reason).await,
+            Err(reason) => Err(Error::Fatal(reason)),
         }
-    }
-
-    async fn fatal(&self, reason: String) -> Result<(), Error> {
-        self.send(wire::rank_up::What::Fatal(wire::Fatal {
-            reason: reason.clone(),
-        }))
-        .await?;
-        Err(Error::Fatal(reason))
     }
 
     /// Handles a message from the coordinator; says how the job ended if it did.
@@ -218,7 +210,7 @@ impl<Scout: Fn() -> Result<Vec<Step>, String>> Session<Scout> {
                     ..finished
                 })
             }
-            Word::Fatal(reason) => return self.fatal(reason).await,
+            Word::Fatal(reason) => return Err(Error::Fatal(reason)),
         };
         tracing::debug!(worker = %self.worker, ?what, "tells");
         self.send(what).await

@@ -19,7 +19,6 @@ use crate::progress::Progress;
 /// Measure speed on this machine.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// What the step protocol costs: one worker against a plain loop of the same trainer.
     Overhead(OverheadArgs),
     #[command(hide = true)]
     PlainLoop {

@@ -14,7 +14,7 @@ use crate::client::DEFAULT;
 use crate::failure::Failure;
 use crate::output::line;
 
-/// Run a coordinator.
+/// Run a coordinator: the process that jobs are submitted to and workers connect to.
 ///
 /// It prints the address that workers and people use, then serves until Ctrl-C or SIGTERM. Jobs survive it: started
 /// again with the same --state, it goes on with them from their newest checkpoints.
@@ -31,7 +31,7 @@ pub(crate) struct CoordinatorArgs {
     lifeline: bool,
 }
 
-/// Run a node daemon.
+/// Run a node daemon: it offers this machine's slots to a coordinator.
 ///
 /// It registers this machine and starts one rank process for each slot that the coordinator fills. Ranks share the
 /// processors: each gets cores / slots threads.

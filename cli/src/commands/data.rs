@@ -12,9 +12,7 @@ use crate::progress::Progress;
 /// Build and check datasets.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Build a dataset from a folder of text.
     Build(BuildArgs),
-    /// Check every file of a dataset against its digest.
     Verify(VerifyArgs),
 }
 

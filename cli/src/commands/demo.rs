@@ -39,7 +39,7 @@ pub(crate) struct Args {
     workers: u32,
 }
 
-const STEPS: u64 = 240;
+const STEPS: u64 = 480;
 const VOCABULARY: usize = 2048;
 /// What the sampled text continues.
 const PROMPT: &str = "/// Returns the number of ";
@@ -161,7 +161,7 @@ fn spec(args: &Args, dataset: &Path) -> String {
          [data]\ndataset = {dataset:?}\n\n\
          [model]\npreset = \"tiny\"\nvocab_size = {VOCABULARY}\n\n\
          [train]\nsteps = {steps}\nseed = 7\n\n\
-         [batch]\nmicrobatches = 8\nsequences = 8\n\n\
+         [batch]\nmicrobatches = 8\nsequences = 2\n\n\
          [optim]\nlearning_rate = 4e-3\n\n\
          [schedule]\nwarmup_steps = {warmup}\n\n\
          [checkpoint]\nevery = {every}\n\n\

@@ -35,19 +35,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The main job in minutes: text to a trained model on this machine, with a worker killed on the way.
     Demo(demo::Args),
-    /// Run a job and follow it to its end, on this machine or on a cluster.
     Run(run::Args),
-    /// Run a coordinator: the process that jobs are submitted to and workers connect to.
     Coordinator(cluster::CoordinatorArgs),
-    /// Run a node daemon: it offers this machine's slots to a coordinator.
     Worker(cluster::WorkerArgs),
     #[command(hide = true)]
     Rank(cluster::RankArgs),
-    /// Queue a job at a coordinator and return at once.
     Submit(jobs::SubmitArgs),
-    /// List a coordinator's jobs.
     List(jobs::ListArgs),
     /// Show where a job stands.
     Status(jobs::JobArgs),
@@ -57,7 +51,6 @@ enum Command {
     Events(jobs::TailArgs),
     /// End a job; its checkpoints stay.
     Cancel(jobs::JobArgs),
-    /// Check a spec and show it with every default.
     Validate(spec::ValidateArgs),
     /// List the model presets.
     Presets,
@@ -67,7 +60,6 @@ enum Command {
     /// List, verify and export checkpoints.
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
-    /// Continue a text with an exported model.
     Generate(generate::Args),
     /// Measure speed on this machine.
     #[command(subcommand)]

@@ -15,7 +15,7 @@ use crate::local::Cluster;
 use crate::output::{Format, bold, count, seconds};
 use crate::progress::Progress;
 
-/// Run a job and follow it to its end.
+/// Run a job and follow it to its end, on this machine or on a cluster.
 ///
 /// Without --coordinator the whole cluster runs on this machine, as real processes over loopback. Ctrl-C ends them;
 /// the same command with --resume goes on from the newest checkpoint. With --coordinator the job is submitted there,
