@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use lockstep_engine::ids::Step;
 
 use super::{About, MANIFEST, Manifest, Shard, TEMPORARY, VERSION, folder, verify};
-use crate::error::{Result, StorageContext};
+use crate::error::{Result, StorageContext, TrainerError};
 use crate::files::{self, Staging};
 use crate::layout::Layout;
 use crate::state::State;
@@ -21,8 +21,8 @@ use crate::tensor_file::{self, Entry};
 /// not is replaced.
 ///
 /// # Errors
-/// [`DiskFull`](crate::TrainerError::DiskFull), [`Storage`](crate::TrainerError::Storage) and
-/// [`Length`](crate::TrainerError::Length); nothing is left behind.
+/// [`DiskFull`](TrainerError::DiskFull), [`Storage`](TrainerError::Storage) and
+/// [`Length`](TrainerError::Length); nothing is left behind.
 pub fn write(dir: &Path, state: &State, layout: &Layout, about: &About, shards: usize) -> Result<PathBuf> {
     let mut writer = Writer::begin(dir, state.step, shards)?;
     for index in 0..writer.shards() {
@@ -45,7 +45,7 @@ impl Writer {
     /// Begins the checkpoint of `step` in `dir`, of `shards` files (at least one).
     ///
     /// # Errors
-    /// [`DiskFull`](crate::TrainerError::DiskFull), [`Storage`](crate::TrainerError::Storage).
+    /// [`DiskFull`](TrainerError::DiskFull), [`Storage`](TrainerError::Storage).
     pub fn begin(dir: &Path, step: Step, shards: usize) -> Result<Self> {
         fs::create_dir_all(dir).at("create folder", dir)?;
         for entry in fs::read_dir(dir).at("list", dir)? {
@@ -75,12 +75,35 @@ impl Writer {
         self.staging.path()
     }
 
-    /// Writes shard `index`: its part of `state`, of sizes that differ by at most one element.
+    /// Writes shard `index`, counted from 0: its part of `state`, of sizes that differ by at most one element.
     ///
     /// # Errors
-    /// [`DiskFull`](crate::TrainerError::DiskFull), [`Storage`](crate::TrainerError::Storage).
+    /// [`Length`](TrainerError::Length) when the moments are not as long as the weights,
+    /// [`Setting`](TrainerError::Setting) when there is no such shard,
+    /// [`DiskFull`](TrainerError::DiskFull), [`Storage`](TrainerError::Storage).
     pub fn shard(&mut self, index: usize, state: &State) -> Result<()> {
-        let range = part(state.weights.len(), index, self.shards());
+        let expected = state.weights.len();
+        for (what, found) in [
+            ("the first moment", state.first.len()),
+            ("the second moment", state.second.len()),
+        ] {
+            if found != expected {
+                return Err(TrainerError::Length {
+                    what,
+                    found,
+                    expected,
+                });
+            }
+        }
+        if index >= self.shards() {
+            let bound = "below the number of shards";
+            return Err(TrainerError::Setting {
+                field: "shard",
+                value: index.to_string(),
+                bound,
+            });
+        }
+        let range = part(expected, index, self.shards());
         let file = format!("shard-{}-of-{}.safetensors", index + 1, self.shards());
         let shape = [range.len()];
         let entries = [
@@ -120,8 +143,8 @@ impl Writer {
     /// Writes the manifest and moves the checkpoint into place. `weights_digest` is that of the whole state.
     ///
     /// # Errors
-    /// [`Length`](crate::TrainerError::Length) when a shard was not written,
-    /// [`DiskFull`](crate::TrainerError::DiskFull), [`Storage`](crate::TrainerError::Storage).
+    /// [`Length`](TrainerError::Length) when a shard was not written,
+    /// [`DiskFull`](TrainerError::DiskFull), [`Storage`](TrainerError::Storage).
     pub fn commit(self, layout: &Layout, about: &About, weights_digest: &str) -> Result<PathBuf> {
         let Self {
             dir,
@@ -172,7 +195,6 @@ fn part(len: usize, index: usize, count: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::TrainerError;
     use proptest::prelude::*;
 
     fn state(n: usize) -> State {
@@ -203,6 +225,28 @@ mod tests {
         );
         drop(writer);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_shard_that_cannot_be_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::begin(dir.path(), Step(3), 2).unwrap();
+        assert!(matches!(
+            writer.shard(2, &state(10)),
+            Err(TrainerError::Setting { field: "shard", .. })
+        ));
+        let torn = State {
+            second: vec![0.0; 9],
+            ..state(10)
+        };
+        assert!(matches!(
+            writer.shard(0, &torn),
+            Err(TrainerError::Length {
+                found: 9,
+                expected: 10,
+                ..
+            })
+        ));
     }
 
     #[test]
