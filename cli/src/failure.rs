@@ -46,6 +46,14 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code(error))
 }
 
+/// Whether the coordinator went away in the middle.
+pub(crate) fn is_lost_connection(error: &anyhow::Error) -> bool {
+    use tonic::Code;
+    let lost =
+        |status: &tonic::Status| matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::Unknown);
+    error.downcast_ref::<tonic::Status>().is_some_and(lost)
+}
+
 /// The chain of causes, each once; of a refusal by the coordinator, its words alone.
 fn in_words(error: &anyhow::Error) -> String {
     let mut words: Vec<String> = Vec::new();

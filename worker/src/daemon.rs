@@ -10,10 +10,11 @@ use lockstep_proto::convert::required;
 use lockstep_proto::{VERSION, wire};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 
 use crate::{Error, connect};
 
@@ -34,6 +35,8 @@ pub struct Options {
 
 /// How long the coordinator may be missing at the start.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long killed ranks may take to be gone.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries to find it again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -45,10 +48,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     let started = tokio::time::Instant::now();
     let mut was_there = false;
     loop {
-        let served = tokio::select! {
-            served = serve(&options, &mut was_there) => served,
-            () = shutdown.cancelled() => return Ok(()),
-        };
+        let served = serve(&options, &mut was_there, &shutdown).await;
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
         match served {
             Ok(()) => tracing::warn!("the coordinator closed the connection; waiting for it"),
             Err(Error::Lost(reason)) if was_there => {
@@ -64,9 +67,12 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
     }
 }
 
-/// One connection's life. Its ranks die with it: dropping a child kills it.
-async fn serve(options: &Options, was_there: &mut bool) -> Result<(), Error> {
-    let mut client = connect(&options.coordinator).await?;
+/// One connection's life. Its ranks die with it, and are gone when this returns.
+async fn serve(options: &Options, was_there: &mut bool, shutdown: &CancellationToken) -> Result<(), Error> {
+    let mut client = tokio::select! {
+        client = connect(&options.coordinator) => client?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let (up, messages) = mpsc::channel(1024);
     let hello = wire::DaemonHello {
         version: VERSION.to_owned(),
@@ -82,7 +88,26 @@ async fn serve(options: &Options, was_there: &mut bool) -> Result<(), Error> {
     *was_there = true;
     tracing::info!(node = %options.node, slots = options.slots, "registered with {}", options.coordinator);
     let mut ranks = JoinSet::new();
-    let (kills, _) = tokio::sync::broadcast::channel::<WorkerId>(64);
+    let (kills, _) = broadcast::channel(64);
+    let ended = tokio::select! {
+        ended = obey(options, &mut down, &up, &mut ranks, &kills) => ended,
+        () = shutdown.cancelled() => Ok(()),
+    };
+    // Without anybody who could spare them, all are killed.
+    drop(kills);
+    let all_gone = async { while ranks.join_next().await.is_some() {} };
+    tokio::time::timeout(LAST_PATIENCE, all_gone).await.ok();
+    ended
+}
+
+/// Starts and kills ranks as the coordinator says, until its stream ends.
+async fn obey(
+    options: &Options,
+    down: &mut Streaming<wire::DaemonDown>,
+    up: &mpsc::Sender<wire::DaemonUp>,
+    ranks: &mut JoinSet<()>,
+    kills: &broadcast::Sender<WorkerId>,
+) -> Result<(), Error> {
     loop {
         tokio::select! {
             message = down.message() => {
@@ -122,7 +147,7 @@ async fn watch(
     job: JobId,
     worker: WorkerId,
     up: mpsc::Sender<wire::DaemonUp>,
-    mut kills: tokio::sync::broadcast::Receiver<WorkerId>,
+    mut kills: broadcast::Receiver<WorkerId>,
 ) {
     let how = match start(&options, &job, &worker) {
         Err(error) => format!("it could not be started: {error}"),
@@ -140,13 +165,25 @@ async fn watch(
                     .take()
                     .map(|err| tokio::spawn(relay(err, job.to_string(), name, up.clone()))),
             ];
-            let status = loop {
-                tokio::select! {
-                    status = child.wait() => break status,
-                    Ok(victim) = kills.recv() => if victim == worker {
-                        // SIGKILL; the end is seen by `wait`.
-                        child.start_kill().ok();
+            let doomed = async {
+                loop {
+                    match kills.recv().await {
+                        Ok(victim) if victim == worker => return,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     }
+                }
+            };
+            let ended = tokio::select! {
+                status = child.wait() => Some(status),
+                () = doomed => None,
+            };
+            let status = match ended {
+                Some(status) => status,
+                None => {
+                    // SIGKILL; it may have ended by itself just now.
+                    child.start_kill().ok();
+                    child.wait().await
                 }
             };
             drop(lifeline);

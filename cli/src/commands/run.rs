@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use lockstep_coordinator::summary::Summary;
 use lockstep_data::{BuildOptions, Corpus, Dataset};
@@ -10,7 +11,7 @@ use lockstep_proto::wire;
 
 use super::jobs::absolute;
 use crate::client;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::local::Cluster;
 use crate::output::{Format, bold, count, seconds};
 use crate::progress::Progress;
@@ -242,6 +243,14 @@ pub(crate) async fn locally(
             );
             result.map_err(anyhow::Error::from).and_then(|()| Err(Failure::Interrupted(message).into()))
         }
+    };
+    // When a process of the cluster dies, its end and the broken connection are seen in any order.
+    let result = match result {
+        Err(error) if failure::is_lost_connection(&error) => {
+            let died = tokio::time::timeout(Duration::from_secs(2), cluster.failed()).await;
+            Err(died.map_or(error, Into::into))
+        }
+        result => result,
     };
     cluster.stop().await;
     result

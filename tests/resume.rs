@@ -1,0 +1,170 @@
+//! What is left of a run that was cut off is enough to go on from, and what does not belong is refused.
+
+mod support;
+
+use std::fs;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use support::job::Job;
+use support::place::Place;
+
+/// The summary of [`Job::long`] when nothing disturbs it.
+fn undisturbed() -> &'static Value {
+    static SUMMARY: OnceLock<Value> = OnceLock::new();
+    SUMMARY.get_or_init(|| {
+        let place = Place::with(&Job::long());
+        place.summary("run long.toml --local --workers 2 --out out")
+    })
+}
+
+fn same_weights(summary: &Value) {
+    assert_eq!(
+        summary["weights_blake3"],
+        undisturbed()["weights_blake3"],
+        "{summary:#}"
+    );
+    for field in ["steps", "tokens", "samples", "samples_missed", "samples_repeated"] {
+        assert_eq!(summary[field], undisturbed()[field], "{field} of {summary:#}");
+    }
+}
+
+/// A place where a run of [`Job::long`] was cut off after `step`, all its processes at once.
+fn cut_off(workers: u32, step: u64) -> Place {
+    let place = Place::with(&Job::long());
+    let run = place.start(&format!("run long.toml --local --workers {workers} --out out"));
+    place.await_step("out", step);
+    place.kill_all();
+    assert_eq!(run.finish().signal, Some(9));
+    place.await_nobody();
+    assert!(
+        !place.path("out/summary.json").exists(),
+        "cut off too late to matter"
+    );
+    place
+}
+
+#[test]
+fn everything_killed_at_once_resumes_to_the_same_weights() {
+    let place = cut_off(4, 90);
+    // The folder is used: only --resume goes on in it.
+    place
+        .run("run long.toml --local --workers 4 --out out")
+        .code(2)
+        .says(&["holds checkpoints of an earlier run", "--resume"]);
+    let summary = place.summary("run long.toml --local --workers 4 --out out --resume");
+    place.await_nobody();
+    same_weights(&summary);
+    let events = place.read("out/events.jsonl");
+    let resumed = events
+        .lines()
+        .filter_map(|line| line.split("resuming from the checkpoint of step ").nth(1));
+    let from: Vec<u64> = resumed
+        .map(|rest| rest.split(['"', ',', ' ']).next().unwrap().parse().unwrap())
+        .collect();
+    assert!(matches!(from[..], [80..240]), "{from:?} in {events}");
+    place.run("checkpoint verify out").code(0);
+}
+
+#[test]
+fn another_number_of_workers_goes_on_where_the_first_left() {
+    let place = cut_off(3, 50);
+    same_weights(&place.summary("run long.toml --local --workers 1 --out out --resume"));
+}
+
+#[test]
+fn cut_off_before_the_first_checkpoint_starts_over() {
+    let place = cut_off(2, 3);
+    same_weights(&place.summary("run long.toml --local --workers 2 --out out --resume"));
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_passed_over() {
+    let place = cut_off(2, 130);
+    let mut checkpoints: Vec<_> = fs::read_dir(place.path("out/checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("step-"))
+        .collect();
+    checkpoints.sort();
+    let newest = checkpoints.pop().unwrap();
+    assert!(!checkpoints.is_empty(), "an older one to fall back on");
+    let shard = newest.join("shard-1-of-1.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    let place_of_flip = bytes.len() * 2 / 3;
+    bytes[place_of_flip] ^= 0x10;
+    fs::write(&shard, &bytes).unwrap();
+
+    same_weights(&place.summary("run long.toml --local --workers 2 --out out --resume"));
+    let log = place.read("out/workers.log");
+    let warning = log.lines().find(|line| line.contains("skipped: ")).expect(&log);
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    for word in [
+        name,
+        "shard-1-of-1.safetensors has digest",
+        &blake3::hash(&bytes).to_hex(),
+        "expected",
+    ] {
+        assert!(warning.contains(word), "`{word}`: {warning}");
+    }
+    let older = checkpoints.last().unwrap().file_name().unwrap().to_str().unwrap();
+    let step: u64 = older.trim_start_matches("step-").parse().unwrap();
+    let events = place.read("out/events.jsonl");
+    assert!(
+        events.contains(&format!("resuming from the checkpoint of step {step}")),
+        "{events}"
+    );
+}
+
+#[test]
+fn a_changed_spec_is_not_resumed() {
+    let place = cut_off(2, 60);
+    let spec = place.read("long.toml");
+    for (from, to) in [
+        ("seed = 7", "seed = 8"),
+        ("learning_rate = 1e-2", "learning_rate = 2e-2"),
+    ] {
+        fs::write(place.path("long.toml"), spec.replace(from, to)).unwrap();
+        let ran = place.run("run long.toml --local --workers 2 --out out --resume");
+        ran.code(1).says(&[
+            "long failed",
+            "out/checkpoints/step-",
+            "the configuration is",
+            "resume with the run's own spec",
+        ]);
+        place.await_nobody();
+    }
+    // What was refused did no harm.
+    fs::write(place.path("long.toml"), spec).unwrap();
+    same_weights(&place.summary("run long.toml --local --workers 2 --out out --resume"));
+}
+
+#[test]
+fn a_finished_run_resumed_ends_at_once_with_the_same_weights() {
+    let place = Place::with(&Job::default());
+    let first = place.summary("run small.toml --local --workers 2 --out out");
+    place
+        .run("run small.toml --local --workers 2 --out out")
+        .code(2)
+        .says(&["holds checkpoints of an earlier run", "--resume"]);
+    let steps = || place.read("out/metrics.jsonl").lines().count();
+    let before = steps();
+    let again = place.summary("run small.toml --local --workers 2 --out out --resume");
+    assert_eq!(again["weights_blake3"], first["weights_blake3"]);
+    assert_eq!(
+        (&again["samples"], &again["samples_repeated"]),
+        (&first["samples"], &0.into())
+    );
+    assert_eq!(steps(), before, "nothing is trained again");
+    place.await_nobody();
+}
+
+#[test]
+fn nothing_to_resume_says_so() {
+    let place = Place::with(&Job::default());
+    place
+        .run("run small.toml --local --workers 2 --out out --resume")
+        .code(2)
+        .says(&["nothing to resume", "without --resume"]);
+    place.await_nobody();
+}

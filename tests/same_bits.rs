@@ -1,0 +1,190 @@
+//! The promise itself, on one machine: whatever the number of workers and whoever dies when, the same spec gives
+//! the same weights, each sample used exactly once.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use support::job::Job;
+use support::place::Place;
+
+/// What a summary must hold, besides `recoveries_ms`.
+const FIELDS: [&str; 17] = [
+    "steps",
+    "tokens",
+    "samples",
+    "samples_missed",
+    "samples_repeated",
+    "loss_first",
+    "loss_last",
+    "val_bits_per_byte",
+    "gzip_bits_per_byte",
+    "workers_min",
+    "workers_max",
+    "kills",
+    "epochs",
+    "tokens_per_second",
+    "step_ms_median",
+    "weights_blake3",
+    "wall_seconds",
+];
+
+/// Runs the job and returns its summary, after checking what holds for every run, however disturbed.
+fn run(job: &Job, options: &str) -> Value {
+    let place = Place::with(job);
+    let summary = place.summary(&format!("run {}.toml --local --out out {options}", job.name));
+    place.await_nobody();
+    let written: Value = serde_json::from_str(&place.read("out/summary.json")).unwrap();
+    assert_eq!(written, summary, "what is printed is what is written");
+
+    for field in FIELDS.into_iter().filter(|field| *field != "weights_blake3") {
+        assert!(summary[field].is_number(), "{field} of {summary:#}");
+    }
+    let count = |field: &str| summary[field].as_u64().unwrap();
+    assert_eq!(count("steps"), job.steps);
+    assert_eq!(count("samples"), job.steps * 16);
+    assert_eq!(count("tokens"), job.steps * 16 * 32);
+    assert_eq!((count("samples_missed"), count("samples_repeated")), (0, 0));
+    let measured = |field: &str| summary[field].as_f64().unwrap();
+    // A fresh model guesses among the 300 tokens; then it learns.
+    assert!((measured("loss_first") - 300f64.ln()).abs() < 0.2, "{summary:#}");
+    assert!(
+        measured("loss_last") < measured("loss_first") - 0.5,
+        "{summary:#}"
+    );
+    for field in ["val_bits_per_byte", "gzip_bits_per_byte"] {
+        assert!((0.1..10.0).contains(&measured(field)), "{field} of {summary:#}");
+    }
+    let (wall, median) = (measured("wall_seconds"), measured("step_ms_median"));
+    assert!(0.0 < median && median < wall * 1e3, "{summary:#}");
+    assert!(
+        measured("tokens_per_second") > (count("tokens") as f64) / wall,
+        "{summary:#}"
+    );
+    assert!(1 <= count("workers_min") && count("workers_min") <= count("workers_max"));
+    assert_eq!(summary["weights_blake3"].as_str().unwrap().len(), 64);
+    for recovery in summary["recoveries_ms"].as_array().unwrap() {
+        assert!((0.0..2000.0).contains(&recovery.as_f64().unwrap()), "{summary:#}");
+    }
+    summary
+}
+
+/// The weights of the default job when nothing disturbs it, with one worker.
+fn undisturbed() -> &'static Value {
+    static WEIGHTS: OnceLock<Value> = OnceLock::new();
+    WEIGHTS.get_or_init(|| run(&Job::default(), "--workers 1")["weights_blake3"].clone())
+}
+
+/// Runs the job with workers killed, and checks that the weights do not know.
+fn killed(job: &Job, workers: u32, kills: &[&str]) -> Value {
+    let kill: String = kills.iter().map(|kill| format!(" --kill {kill}")).collect();
+    let summary = run(job, &format!("--workers {workers}{kill}"));
+    assert_eq!(
+        summary["weights_blake3"],
+        *undisturbed(),
+        "{kills:?}: {summary:#}"
+    );
+    assert_eq!(summary["kills"], kills.len(), "{summary:#}");
+    assert!(summary["epochs"].as_u64().unwrap() > 1, "{summary:#}");
+    summary
+}
+
+fn recoveries(summary: &Value) -> usize {
+    summary["recoveries_ms"].as_array().unwrap().len()
+}
+
+#[test]
+fn any_number_of_workers_gives_the_same_weights() {
+    for workers in 2..=4 {
+        let summary = run(&Job::default(), &format!("--workers {workers}"));
+        assert_eq!(summary["weights_blake3"], *undisturbed(), "{workers} workers");
+        assert_eq!(
+            (&summary["workers_max"], &summary["kills"]),
+            (&workers.into(), &0.into())
+        );
+        assert_eq!(recoveries(&summary), 0);
+    }
+    let other = Job {
+        seed: 8,
+        ..Job::default()
+    };
+    assert_ne!(run(&other, "--workers 1")["weights_blake3"], *undisturbed());
+}
+
+#[test]
+fn two_kills_leave_no_trace() {
+    let summary = killed(&Job::default(), 4, &["1@7", "2@15"]);
+    assert_eq!(recoveries(&summary), 2);
+    assert_eq!(summary["workers_max"], 4);
+    assert!(summary["workers_min"].as_u64().unwrap() < 4, "{summary:#}");
+}
+
+#[test]
+fn a_kill_in_the_first_step() {
+    assert_eq!(recoveries(&killed(&Job::default(), 4, &["0@1"])), 1);
+}
+
+#[test]
+fn a_kill_in_the_last_step() {
+    assert_eq!(recoveries(&killed(&Job::default(), 4, &["3@30"])), 1);
+}
+
+/// With all four needed, the job waits for the replacement, which is then killed in turn.
+#[test]
+fn the_same_slot_twice() {
+    let job = Job {
+        min_workers: 4,
+        ..Job::default()
+    };
+    let summary = killed(&job, 4, &["1@5", "1@12"]);
+    assert_eq!(recoveries(&summary), 2);
+    assert_eq!(summary["workers_min"], 4);
+}
+
+#[test]
+fn two_in_the_same_step() {
+    let summary = killed(&Job::default(), 4, &["1@9", "2@9"]);
+    assert_eq!(summary["workers_min"], 2);
+}
+
+#[test]
+fn all_but_one() {
+    let summary = killed(&Job::default(), 4, &["1@9", "2@9", "3@9"]);
+    assert_eq!(summary["workers_min"], 1);
+}
+
+/// Rank 0 writes the checkpoints.
+#[test]
+fn the_one_that_writes_a_checkpoint_at_every_step() {
+    killed(
+        &Job {
+            every: 1,
+            ..Job::default()
+        },
+        4,
+        &["0@12"],
+    );
+}
+
+#[test]
+fn the_only_worker_goes_on_from_its_checkpoint() {
+    let job = Job {
+        max_workers: 4,
+        ..Job::default()
+    };
+    let summary = killed(&job, 1, &["0@15"]);
+    assert_eq!(recoveries(&summary), 1);
+}
+
+#[test]
+fn the_only_worker_starts_over_from_the_seed() {
+    let job = Job {
+        every: 0,
+        ..Job::default()
+    };
+    let summary = killed(&job, 1, &["0@3"]);
+    assert_eq!(recoveries(&summary), 1);
+}

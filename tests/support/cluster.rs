@@ -1,0 +1,76 @@
+//! A coordinator and node daemons, and what the coordinator says of a job.
+
+use lockstep_proto::wire;
+use lockstep_proto::wire::jobs_client::JobsClient;
+
+use super::PATIENCE;
+use super::place::Place;
+use super::process::Process;
+
+/// A coordinator that serves.
+pub(crate) struct Coordinator {
+    pub(crate) process: Process,
+    pub(crate) url: String,
+}
+
+impl Coordinator {
+    /// Starts one with its store in `state`, on any free port of loopback.
+    pub(crate) fn start(place: &Place) -> Self {
+        Self::start_at(place, "127.0.0.1:0")
+    }
+
+    /// Starts one with its store in `state`.
+    pub(crate) fn start_at(place: &Place, listen: &str) -> Self {
+        let process = place.start(&format!("coordinator --listen {listen} --state state"));
+        let line = process.await_out(|line| line.starts_with("listening on "));
+        let url = line.trim_start_matches("listening on ").to_owned();
+        Self { process, url }
+    }
+
+    /// The address without the scheme, to start another one there.
+    pub(crate) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// Starts a node daemon and waits until it is registered.
+    pub(crate) fn worker(&self, place: &Place, name: &str, slots: u32) -> Process {
+        let url = &self.url;
+        let worker = place.start(&format!(
+            "worker --coordinator {url} --name {name} --slots {slots}"
+        ));
+        worker.await_err(|line| line.contains("registered with"));
+        worker
+    }
+
+    /// Waits until the coordinator says of a job what is `wanted`.
+    pub(crate) fn await_job(&self, name: &str, what: &str, wanted: impl Fn(&wire::Job) -> bool) -> wire::Job {
+        let mut last = None;
+        let follow = async {
+            let mut client = JobsClient::connect(self.url.clone()).await.unwrap();
+            let request = wire::JobRequest {
+                name: name.to_owned(),
+            };
+            let mut updates = client.watch(request).await.unwrap().into_inner();
+            while let Ok(Some(update)) = updates.message().await {
+                let Some(wire::update::What::Job(job)) = update.what else {
+                    continue;
+                };
+                let found = wanted(&job);
+                last = Some(job);
+                if found {
+                    return true;
+                }
+            }
+            false
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, follow).await });
+        match (found, last) {
+            (Ok(true), Some(job)) => job,
+            (_, last) => panic!("{name} is not {what}; it is {last:#?}"),
+        }
+    }
+}

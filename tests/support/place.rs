@@ -1,0 +1,158 @@
+//! A folder of its own for each test, and the command line run inside it.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::job::{self, Job};
+use super::process::{Process, Ran};
+use super::system::{self, Tagged};
+use super::{PATIENCE, system::TAG};
+
+/// A folder and the processes that were started in it. Both are gone when it is dropped.
+pub(crate) struct Place {
+    root: TempDir,
+    dataset: OnceCell<Arc<TempDir>>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            dataset: OnceCell::new(),
+        }
+    }
+
+    /// A place with a job's spec in `NAME.toml`.
+    pub(crate) fn with(job: &Job) -> Self {
+        let place = Self::new();
+        place.write(job);
+        place
+    }
+
+    /// Writes a job's spec to `NAME.toml`.
+    pub(crate) fn write(&self, job: &Job) {
+        let spec = job.toml(&self.dataset());
+        fs::write(self.path(&format!("{}.toml", job.name)), spec).unwrap();
+    }
+
+    /// The shared dataset, kept for as long as this place.
+    pub(crate) fn dataset(&self) -> PathBuf {
+        self.dataset.get_or_init(job::dataset).path().join("dataset")
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        let path = self.path(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// The binary with these arguments, given as on a command line, in this folder.
+    pub(crate) fn command(&self, line: &str) -> Command {
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_lockstep")), line)
+    }
+
+    /// The same with another copy of the binary.
+    pub(crate) fn command_of(&self, program: &Path, line: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.root())
+            .env(TAG, self.tag())
+            .env_remove("RUST_LOG")
+            .env_remove("LOCKSTEP_COORDINATOR");
+        command
+    }
+
+    pub(crate) fn start(&self, line: &str) -> Process {
+        Process::start(&mut self.command(line))
+    }
+
+    /// Runs to the end, within [`PATIENCE`].
+    pub(crate) fn run(&self, line: &str) -> Ran {
+        self.start(line).finish()
+    }
+
+    /// What `run` says of itself in JSON, once it has ended well.
+    pub(crate) fn summary(&self, line: &str) -> serde_json::Value {
+        self.run(&format!("{line} -o json")).code(0).json()
+    }
+
+    fn tag(&self) -> String {
+        self.root().display().to_string()
+    }
+
+    /// The live processes that were started here, by whomever.
+    pub(crate) fn processes(&self) -> Vec<Tagged> {
+        system::tagged(&self.tag())
+    }
+
+    /// Sends SIGKILL to all of them.
+    pub(crate) fn kill_all(&self) {
+        system::kill_tagged(&self.tag());
+    }
+
+    /// Waits until none of the processes started here lives any more.
+    #[track_caller]
+    pub(crate) fn await_nobody(&self) {
+        self.await_none_like("");
+    }
+
+    /// Waits until none whose command line contains `part` lives any more.
+    #[track_caller]
+    pub(crate) fn await_none_like(&self, part: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let left = system::await_none(&self.tag(), deadline, |process| process.command.contains(part));
+        assert!(left.is_empty(), "still there after {PATIENCE:?}: {left:#?}");
+    }
+
+    /// Waits until the run in the folder `out` has committed `step`.
+    pub(crate) fn await_step(&self, out: &str, step: u64) {
+        let folder = self.path(out);
+        fs::create_dir_all(&folder).unwrap();
+        let reached = |text: &str| {
+            let last = text.lines().filter_map(step_of).next_back();
+            last.filter(|last| *last >= step)
+        };
+        let what = format!("step {step}");
+        system::await_text(&folder.join("metrics.jsonl"), &what, PATIENCE, reached);
+    }
+
+    /// The regular files below a folder of this place, which may be missing.
+    pub(crate) fn files(&self, name: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.path(name)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let is_folder = entry.file_type().unwrap().is_dir();
+                if is_folder { &mut folders } else { &mut found }.push(entry.path());
+            }
+        }
+        found
+    }
+}
+
+/// The step of a line of `metrics.jsonl`; none while the line is being written.
+fn step_of(line: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(line).ok()?["step"].as_u64()
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.kill_all();
+        // A folder whose processes still write to it cannot be removed.
+        system::await_none(&self.tag(), Instant::now() + PATIENCE, |_| true);
+    }
+}
