@@ -19,7 +19,8 @@ impl Endpoint {
     ///
     /// Every member passes the same `step`, `buckets` and `assignment`, and its own `partials`, which must be at
     /// exactly `assignment.nodes_of(rank)`. Values of `out` outside the buckets are left alone. In an epoch,
-    /// steps only go up, and each is reduced once. On return nobody reads the partials' buffers any more.
+    /// steps only go up, and each is reduced once. On success nobody reads the partials' buffers any more (unless
+    /// this member had all lanes: what it has left to send are the partials themselves).
     ///
     /// Each member adds up a near-equal share of every bucket, its chunk, and sends it to all others:
     /// reduce-scatter and all-gather in one, in pieces that overlap sending, adding and receiving. In the

@@ -15,11 +15,11 @@ use crate::error::LossReason;
 use crate::fold::Segment;
 use crate::frame::{FrameError, HEADER_BYTES, Header, Hello, Kind};
 use crate::mailbox::Received;
-use crate::state::{Inbound, Shared};
+use crate::state::{Inbound, Shared, State};
 
 /// How long a connection may take to greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most connections that have not greeted yet.
+/// The most connections that have not greeted yet. The oldest makes room for a new one: members greet at once.
 const MAX_STRANGERS: usize = 64;
 /// How long to wait before accepting again when the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -43,16 +43,7 @@ pub(crate) fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             }
         };
         state.threads.retain(|thread| !thread.is_finished());
-        if state
-            .inbound
-            .values()
-            .filter(|inbound| inbound.identity.is_none())
-            .count()
-            >= MAX_STRANGERS
-        {
-            state.stats.rejected_connections += 1;
-            continue;
-        }
+        make_room(&mut state);
         let id = state.new_id();
         let shared_too = shared.clone();
         let stream_too = stream.clone();
@@ -77,6 +68,22 @@ pub(crate) fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                 tracing::warn!(%error, "start a thread for a connection");
             }
         }
+    }
+}
+
+/// Closes the oldest connection that has not greeted if there are too many. Its reader does the rest.
+fn make_room(state: &mut State) {
+    let strangers = state
+        .inbound
+        .iter()
+        .filter(|(_, inbound)| inbound.identity.is_none());
+    let strangers: Vec<u64> = strangers.map(|(&id, _)| id).collect();
+    if strangers.len() >= MAX_STRANGERS
+        && let Some(oldest) = strangers.iter().min()
+        && let Some(oldest) = state.inbound.remove(oldest)
+    {
+        // It may be closed already.
+        let _ = oldest.stream.shutdown(Shutdown::Both);
     }
 }
 

@@ -7,6 +7,33 @@
 //! Nothing here decides who is a member: the caller [enters](Endpoint::enter) a group, is told when a member is
 //! lost, and [raises](Handle::raise) the epoch to stop what is running for an older one.
 //!
+//! ```
+//! use std::net::{Ipv4Addr, SocketAddr};
+//!
+//! use lockstep_collective::{Endpoint, Group, Options, Partials, Peer};
+//! use lockstep_engine::geometry::{Assignment, Node};
+//! use lockstep_engine::ids::{Epoch, Rank, Step};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+//! let endpoint = Endpoint::bind(Options::new(listen, 42, "node/0#1"))?;
+//! let me = Peer { identity: "node/0#1".into(), address: endpoint.local_addr() };
+//! endpoint.enter(Group { epoch: Epoch(1), rank: Rank(0), members: vec![me] })?;
+//!
+//! let assignment = Assignment::fresh(2, 1);
+//! let mut partials = Partials::new(2, 3);
+//! for lane in assignment.lanes_of(Rank(0)) {
+//!     let mut gradient = partials.buffer();
+//!     gradient.fill(0.5);
+//!     partials.insert(Node::leaf(lane), gradient)?;
+//! }
+//! let mut reduced = vec![0.0; 3];
+//! endpoint.all_reduce(Step(1), &[0..2, 2..3], &assignment, &partials, &mut reduced)?;
+//! assert_eq!(reduced, [1.0; 3]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | [`partials`] | a rank's folded gradients of the step in flight, and their buffers |

@@ -31,7 +31,12 @@ impl<'a> Operation<'a> {
         check(&state, roster.epoch)?;
         let id = state.new_id();
         // Not before the last check: dropping one takes the lock.
-        Ok(Self { shared, roster, id, heard: Instant::now() })
+        Ok(Self {
+            shared,
+            roster,
+            id,
+            heard: Instant::now(),
+        })
     }
 
     /// The group.
@@ -173,7 +178,10 @@ fn check(state: &State, epoch: Epoch) -> Result<(), CollectiveError> {
         return Err(CollectiveError::Closed);
     }
     if state.raised > epoch {
-        return Err(CollectiveError::Superseded { epoch, by: state.raised });
+        return Err(CollectiveError::Superseded {
+            epoch,
+            by: state.raised,
+        });
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub struct Stats {
     pub stale_frames: u64,
     /// Frames dropped because their sender is no member of their epoch.
     pub foreign_frames: u64,
-    /// Connections refused: no valid greeting in time, or too many at once.
+    /// Connections closed because they gave no valid greeting in time, or before too many others came.
     pub rejected_connections: u64,
     /// Connections closed because of a frame that failed its checks.
     pub bad_frames: u64,

@@ -44,9 +44,15 @@ fn survivors_are_told_and_reduce_again_to_the_same_bits() {
         assert!(handle.wait_until(LONG, |stats| stats.received_frames > 0));
         handle.raise(Epoch(9));
         let result = dying.join().unwrap();
-        assert!(matches!(result, Err(CollectiveError::Superseded { by: Epoch(9), .. })));
+        assert!(matches!(
+            result,
+            Err(CollectiveError::Superseded { by: Epoch(9), .. })
+        ));
         assert_eq!(lost(first.join().unwrap()), (Rank(2), name.clone()));
-        assert_eq!(lost(reduce(&survivors[1], 1, fresh, &partials[1])), (Rank(2), name));
+        assert_eq!(
+            lost(reduce(&survivors[1], 1, fresh, &partials[1])),
+            (Rank(2), name)
+        );
     });
 
     let survivors = [&members[0], &members[1]];

@@ -1,5 +1,10 @@
 //! Black-box tests: endpoints, and members played by hand, on loopback.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod exactness;
+mod fencing;
 mod loss;
+mod steady;
+mod strangers;
 mod support;
+mod transfer;

@@ -88,16 +88,16 @@ pub(crate) fn enter_all(epoch: u64, members: &[&Member]) {
 
 /// The gradient of a lane: many magnitudes and both signs, so that the order of additions shows.
 pub(crate) fn lane(lane: u32, len: usize, seed: u64) -> Vec<f32> {
-    let mut x = (seed + 1) ^ (u64::from(lane) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut draw = || {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        x
+    let stream = (seed << 32 | u64::from(lane)).wrapping_mul(0xD6E8_FEB8_6659_FD93) | 1;
+    let value = |i: u64| {
+        let mut x = (i ^ stream).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        x ^= x >> 29;
+        let bits = x.wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 24;
+        // Sign and fraction as they come; exponents from -27 to 4.
+        let exponent = 100 + (bits >> 32 & 31) as u32;
+        f32::from_bits(bits as u32 & 0x807F_FFFF | exponent << 23)
     };
-    (0..len)
-        .map(|_| (draw() as i32 as f32) * 2f32.powi((draw() % 30) as i32 - 40))
-        .collect()
+    (0..len as u64).map(value).collect()
 }
 
 /// The bits of the plain recursive tree on one thread.

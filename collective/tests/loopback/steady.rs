@@ -1,0 +1,55 @@
+//! The steady state: step after step without new buffers, and endings that leave nothing behind.
+
+use lockstep_collective::Partials;
+use lockstep_engine::geometry::Assignment;
+
+use crate::support::*;
+
+#[test]
+fn later_steps_need_no_new_buffers() {
+    const WARM_UP: u64 = 30;
+    let (lanes, len) = (4, 400_000);
+    let all = members(3);
+    let all: Vec<&Member> = all.iter().collect();
+    enter_all(1, &all);
+    // Three over four lanes: two members have one each, and fold nothing; one has two.
+    let fresh = Assignment::fresh(lanes, 3);
+    let growth = on_all(&all, |rank, member| {
+        let mut partials = Partials::new(lanes, len);
+        let count = |partials: &Partials| {
+            (
+                partials.allocated(),
+                member.endpoint.handle().stats().allocated_buffers,
+            )
+        };
+        let mut warm = (0, 0);
+        for step in 1..=2 * WARM_UP {
+            compute(&mut partials, &fresh, rank, step);
+            let result = reduce(member, step, &fresh, &partials).unwrap();
+            if step % WARM_UP == 0 {
+                assert!(result == tree_bits(lanes, len, step));
+            }
+            partials.clear();
+            if step == WARM_UP {
+                warm = count(&partials);
+            }
+        }
+        (warm, count(&partials))
+    });
+    for (rank, (warm, end)) in growth.into_iter().enumerate() {
+        assert!(
+            warm.0 <= 2 && warm.0 == end.0,
+            "partials of rank {rank}: {warm:?}, then {end:?}"
+        );
+        // Which frames meet in the mailbox is up to the scheduler: a late record high may need a few more.
+        assert!(
+            end.1 <= warm.1 + 4,
+            "payloads of rank {rank}: {warm:?}, then {end:?}"
+        );
+    }
+    let handle = all[0].endpoint.handle();
+    assert_eq!(
+        (handle.stats().waiting_frames, handle.stats().waiting_bytes),
+        (0, 0)
+    );
+}

@@ -1,0 +1,124 @@
+//! Whoever is not of this job cannot hurt it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use lockstep_collective::Partials;
+use lockstep_collective::frame::{Header, Hello, Kind};
+use lockstep_engine::geometry::Assignment;
+use lockstep_engine::ids::Epoch;
+use proptest::prelude::*;
+
+use crate::support::*;
+
+/// Reads until the other end closes: it must, and say nothing.
+fn shown_out(mut stream: TcpStream) {
+    let mut said = Vec::new();
+    // A reset will do as well.
+    let _ = stream.read_to_end(&mut said);
+    assert!(said.is_empty());
+}
+
+fn hello(job: u64, token: &str) -> Vec<u8> {
+    let hello = Hello {
+        identity: "stranger".to_owned(),
+        token: token.to_owned(),
+    }
+    .encode();
+    let header = Header::bare(Kind::Hello, job, Epoch(1)).announcing(&hello);
+    [header.encode().as_slice(), &hello].concat()
+}
+
+fn partial() -> Vec<u8> {
+    Header::bare(Kind::Partial, JOB, Epoch(1))
+        .announcing(&[])
+        .encode()
+        .to_vec()
+}
+
+#[test]
+fn strangers_are_shown_out_and_the_group_goes_on() {
+    let all = members(2);
+    let all: Vec<&Member> = all.iter().collect();
+    enter_all(1, &all);
+    let handle = all[0].endpoint.handle();
+    assert!(handle.wait_until(LONG, |stats| stats.inbound == 1));
+    let huge = Header {
+        length: u64::MAX,
+        ..Header::bare(Kind::Hello, JOB, Epoch(1))
+    }
+    .encode()
+    .to_vec();
+    let greetings: Vec<Vec<u8>> = vec![
+        b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: a scanner of ports, at work\r\n\r\n".to_vec(),
+        vec![0; 4096],
+        hello(JOB + 1, "secret"),
+        hello(JOB, "guess"),
+        hello(JOB, ""),
+        partial(),
+        huge,
+        Header::bare(Kind::Hello, JOB, Epoch(1))
+            .announcing(&[])
+            .encode()
+            .to_vec(),
+    ];
+    let count = greetings.len() as u64;
+    for greeting in greetings {
+        let mut stream = TcpStream::connect(all[0].endpoint.local_addr()).unwrap();
+        stream.write_all(&greeting).unwrap();
+        shown_out(stream);
+    }
+    // And one that hangs up in the middle of a greeting.
+    let mut stream = TcpStream::connect(all[0].endpoint.local_addr()).unwrap();
+    stream.write_all(&hello(JOB, "secret")[..70]).unwrap();
+    drop(stream);
+    assert!(handle.wait_until(LONG, |stats| stats.rejected_connections == count + 1));
+    assert_eq!(handle.stats().inbound, 1);
+
+    let fresh = Assignment::fresh(2, 2);
+    for result in on_all(&all, |rank, member| {
+        let mut partials = Partials::new(2, 50);
+        compute(&mut partials, &fresh, rank, 0);
+        reduce(member, 1, &fresh, &partials)
+    }) {
+        assert_eq!(result.unwrap(), tree_bits(2, 50, 0));
+    }
+    assert!(handle.lost().is_empty());
+}
+
+#[test]
+fn many_silent_connections_are_limited_and_members_still_get_in() {
+    let member = Member::new("real");
+    let handle = member.endpoint.handle();
+    let silent: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect(member.endpoint.local_addr()).unwrap())
+        .collect();
+    assert!(handle.wait_until(LONG, |stats| stats.rejected_connections == 100 - 64));
+    let _puppet = Puppet::new("puppet", &member, 1);
+    assert!(handle.wait_until(LONG, |stats| stats.inbound == 1));
+    drop(silent);
+    assert!(handle.wait_until(LONG, |stats| stats.rejected_connections == 100));
+    assert_eq!(handle.stats().inbound, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn garbage_after_a_good_greeting_is_no_more_than_a_loss(
+        garbage in prop::collection::vec(any::<u8>(), 64..300),
+    ) {
+        let member = Member::new("real");
+        let mut puppet = Puppet::new("puppet", &member, 1);
+        member.endpoint.enter(group(1, 0, &[member.peer(), puppet.peer()])).unwrap();
+        // The member may hang up before it has all of it.
+        let _ = puppet.stream.write_all(&garbage);
+        let fresh = Assignment::fresh(2, 2);
+        let mut partials = Partials::new(2, 2);
+        compute(&mut partials, &fresh, 0, 0);
+        let lost = matches!(
+            reduce(&member, 1, &fresh, &partials),
+            Err(lockstep_collective::CollectiveError::PeerLost { .. })
+        );
+        prop_assert!(lost);
+    }
+}
