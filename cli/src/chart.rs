@@ -43,11 +43,11 @@ pub(crate) fn terminal(losses: &[f64], width: usize, rows: usize) -> String {
         let scale = high - (high - low) * row as f64 / (rows - 1).max(1) as f64;
         writeln!(out, "{scale:>7.3} │{}", cells.trim_end()).ok();
     }
+    let label = format!(" step {}", losses.len());
     write!(
         out,
-        "        └{} step {}",
-        "─".repeat(points.len().saturating_sub(8)),
-        losses.len()
+        "        └{}{label}",
+        "─".repeat(points.len().saturating_sub(label.len()))
     )
     .ok();
     out
@@ -142,7 +142,10 @@ mod tests {
             .take(6)
             .map(|line| line.chars().skip(9).filter(|c| *c != ' ').count())
             .collect();
-        assert!(rows.is_sorted() && rows[0] < rows[5], "{shown}");
+        assert!(
+            rows.len() == 6 && rows.is_sorted() && rows[0] < rows[5],
+            "{shown}"
+        );
         assert!(shown.lines().all(|line| line.chars().count() <= 60), "{shown}");
         assert!(terminal(&[], 60, 6).is_empty() && terminal(&[1.0], 60, 6).contains("step 1"));
     }

@@ -64,7 +64,7 @@ impl<'a> Operation<'a> {
     /// Moves frames from `outbox` to the links and frames of `topic` to `batch`, and waits until it has moved
     /// any; at once if nothing is to be sent and `missing` is 0.
     ///
-    /// A loss ends the operation unless the frames at hand are all that it still needs.
+    /// A loss ends the operation unless all is sent and the frames at hand are all that it still needs.
     pub(crate) fn exchange(
         &mut self,
         outbox: &mut Outbox,
@@ -76,6 +76,14 @@ impl<'a> Operation<'a> {
         let mut state = self.shared.lock();
         loop {
             self.check(&state)?;
+            if let Some(topic) = topic {
+                state.mailbox.take(topic, batch);
+            }
+            if (missing > batch.len() || !outbox.is_empty())
+                && let Some(lost) = state.loss()
+            {
+                return Err(lost);
+            }
             let mut moved = false;
             for rank in (0..self.roster.size()).map(Rank) {
                 let Some(link) = state.link_to(rank) else { continue };
@@ -85,14 +93,6 @@ impl<'a> Operation<'a> {
                     link.push(frame);
                     moved = true;
                 }
-            }
-            if let Some(topic) = topic {
-                state.mailbox.take(topic, batch);
-            }
-            if (missing > batch.len() || !outbox.is_empty())
-                && let Some(lost) = state.loss()
-            {
-                return Err(lost);
             }
             if moved || !batch.is_empty() {
                 self.heard = Instant::now();
