@@ -247,3 +247,35 @@ fn a_goodbye_from_an_older_group_is_no_loss() {
     assert!(handle.wait_until(LONG, |stats| stats.inbound == 0));
     assert!(handle.lost().is_empty());
 }
+
+#[test]
+fn a_connection_is_kept_while_its_member_stays() {
+    let member = Member::new("real");
+    let mut puppet = Puppet::new("puppet", &member, 1);
+    let fresh = Assignment::fresh(2, 2);
+    let mut partials = Partials::new(2, 2);
+    partials
+        .insert(Node { start: 0, len: 1 }, vec![1.0, 10.0])
+        .unwrap();
+    member
+        .endpoint
+        .enter(group(1, 0, &[member.peer(), puppet.peer()]))
+        .unwrap();
+    let stream = puppet.accept();
+    for epoch in 2..5 {
+        member
+            .endpoint
+            .enter(group(epoch, 0, &[member.peer(), puppet.peer()]))
+            .unwrap();
+        puppet.say(Kind::Partial, epoch, 1, 0, THEIRS, &[2.0]);
+        puppet.say(Kind::Reduced, epoch, 1, 1, NOBODYS, &[20.0]);
+        assert_eq!(reduce(&member, 1, &fresh, &partials), Ok(bits(&[3.0, 20.0])));
+        for (kind, value) in [(Kind::Partial, 10.0), (Kind::Reduced, 3.0)] {
+            let (header, payload) = read_frame(&stream);
+            assert_eq!(
+                (header.kind, header.epoch, payload),
+                (kind, Epoch(epoch), bytes(&[value]))
+            );
+        }
+    }
+}
