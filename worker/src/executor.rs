@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use lockstep_collective::{CollectiveError, Endpoint, Group, Options, Partials, Peer, PeerLost};
 use lockstep_data::Dataset;
@@ -19,6 +20,10 @@ use lockstep_trainer::{Batch, DType, Device, DeviceName, Llama, Schedule, State,
 
 use crate::loader::Loader;
 use crate::validation;
+
+/// How long the data plane waits for a member that is alive but sends nothing. Deaths are noticed by closed
+/// connections and by the lease; this is longer than any lane should take.
+const SILENCE: Duration = Duration::from_secs(3600);
 
 /// What a task gave besides its end.
 #[derive(Clone, Debug)]
@@ -48,7 +53,7 @@ pub(crate) struct Ending {
 /// How a task went wrong.
 enum Failure {
     Superseded,
-    PeerLost { identity: String, reason: String },
+    PeerLost { rank: Rank, reason: String },
     Fatal(String),
 }
 
@@ -56,9 +61,14 @@ impl From<CollectiveError> for Failure {
     fn from(error: CollectiveError) -> Self {
         match error {
             CollectiveError::Superseded { .. } => Self::Superseded,
-            CollectiveError::PeerLost { identity, reason, .. } => Self::PeerLost {
-                identity,
+            CollectiveError::PeerLost { rank, reason, .. } => Self::PeerLost {
+                rank,
                 reason: reason.to_string(),
+            },
+            // Its lease has not run out, so it lives but hangs: the others go on without it.
+            CollectiveError::TimedOut { after, ref waiting } if !waiting.is_empty() => Self::PeerLost {
+                rank: waiting[0],
+                reason: format!("it sent nothing for {} s", after.as_secs()),
             },
             other => Self::Fatal(other.to_string()),
         }
@@ -153,6 +163,7 @@ impl Executor {
         }
         let options = Options {
             on_peer_lost,
+            timeout: SILENCE,
             ..Options::new(SocketAddr::new(interface, 0), job_tag(&spec), identity(&worker))
         };
         let endpoint = Endpoint::bind(options).map_err(|error| error.to_string())?;
@@ -226,20 +237,14 @@ impl Executor {
         match failure {
             Failure::Superseded => TaskEnd::Superseded,
             Failure::Fatal(reason) => TaskEnd::Failed(reason),
-            Failure::PeerLost {
-                identity: lost,
-                reason,
-            } => {
-                let members = self.membership.iter().flat_map(|membership| &membership.members);
-                match members
-                    .map(|member| &member.worker)
-                    .find(|worker| identity(worker) == lost)
-                {
-                    Some(peer) => TaskEnd::PeerLost {
-                        peer: peer.clone(),
+            Failure::PeerLost { rank, reason } => {
+                let members = self.membership.as_ref().map(|membership| &membership.members);
+                match members.and_then(|members| members.get(rank.index())) {
+                    Some(member) => TaskEnd::PeerLost {
+                        peer: member.worker.clone(),
                         reason,
                     },
-                    None => TaskEnd::Failed(format!("lost {lost}, which is not a member: {reason}")),
+                    None => TaskEnd::Failed(format!("lost rank {rank}, which is not a member: {reason}")),
                 }
             }
         }
