@@ -20,6 +20,9 @@ Exit codes:
     7  storage: disk full, no permission, or a file that cannot be read or written
   130  interrupted";
 
+/// The exit code of what was interrupted.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// A failure of the command line's own.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -85,7 +88,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(match failure {
             Failure::Usage(_) => 2,
             Failure::Job(_) => 1,
-            Failure::Interrupted(_) => 130,
+            Failure::Interrupted(_) => INTERRUPTED,
             Failure::Storage { .. } => 7,
         });
     }
@@ -97,7 +100,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             ErrorKind::Input | ErrorKind::Output => 3,
             ErrorKind::Permission | ErrorKind::Storage => 7,
             ErrorKind::Damaged => 6,
-            ErrorKind::Interrupted => 130,
+            ErrorKind::Interrupted => INTERRUPTED,
             ErrorKind::System => 1,
         });
     }

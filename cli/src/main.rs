@@ -6,6 +6,7 @@
 //! | `local` | a whole cluster on this machine: the same processes over loopback |
 //! | `client` | speaks to a coordinator, and follows a job |
 //! | `progress` | bars with rates and time left on a terminal, plain lines elsewhere |
+//! | `interrupt` | Ctrl-C and SIGTERM, for the verbs that have something to end in order |
 //! | `output` | results as tables for people or JSON for programs |
 //! | `chart` | the loss curve, as SVG and in the terminal |
 //! | `failure` | errors to exit codes |
@@ -14,6 +15,7 @@ mod chart;
 mod client;
 mod commands;
 mod failure;
+mod interrupt;
 mod local;
 mod output;
 mod progress;

@@ -9,9 +9,10 @@ use lockstep_engine::ids::{JobId, NodeId, WorkerId};
 use lockstep_worker::{daemon, lifeline, rank};
 use tokio_util::sync::CancellationToken;
 
-use super::{interrupted, log_to_stderr};
+use super::log_to_stderr;
 use crate::client::DEFAULT;
 use crate::failure::Failure;
+use crate::interrupt;
 use crate::output::line;
 
 /// Run a coordinator: the process that jobs are submitted to and workers connect to.
@@ -72,12 +73,7 @@ pub(crate) struct RankArgs {
 
 /// A token that is cancelled by Ctrl-C, SIGTERM or the parent's end.
 fn shutdown(with_lifeline: bool) -> anyhow::Result<CancellationToken> {
-    let token = CancellationToken::new();
-    let cancel = token.clone();
-    tokio::spawn(async move {
-        interrupted().await.ok();
-        cancel.cancel();
-    });
+    let token = interrupt::heed()?.token().child_token();
     if with_lifeline {
         let cancel = token.clone();
         lifeline::watch(move || cancel.cancel()).context("watch standard input")?;
@@ -91,12 +87,13 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> anyhow::Result<()> {
         listen: args.listen,
         state: args.state,
     };
+    let shutdown = shutdown(args.lifeline)?;
     let coordinator = Coordinator::bind(&options).await?;
     line(&format!(
         "listening on http://{}",
         coordinator.address().context("read the bound address")?
     ))?;
-    coordinator.run(shutdown(args.lifeline)?).await?;
+    coordinator.run(shutdown).await?;
     Ok(())
 }
 

@@ -1,11 +1,10 @@
 //! `data build`, `data verify`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use lockstep_data::{BuildOptions, Built, Corpus, Dataset};
 
+use crate::interrupt;
 use crate::output::{Format, count};
 use crate::progress::Progress;
 
@@ -78,25 +77,7 @@ pub(crate) fn run(command: Command, format: Format) -> anyhow::Result<()> {
 
 /// Builds with progress on stderr; Ctrl-C stops it and leaves nothing behind.
 pub(crate) fn build(options: &BuildOptions, format: Format) -> anyhow::Result<Built> {
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&cancelled);
-    // A runtime of its own, as this may run inside or outside of one.
-    let watcher = std::thread::Builder::new()
-        .name("interrupt".into())
-        .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime.block_on(async {
-                tokio::select! {
-                    result = super::interrupted() => {
-                        flag.store(true, Ordering::Relaxed);
-                        result
-                    }
-                    () = until(&flag) => Ok(()),
-                }
-            })
-        })?;
+    let interrupt = interrupt::heed()?;
     let mut shown = None;
     let mut report = |now: lockstep_data::Progress| {
         if format == Format::Json {
@@ -119,8 +100,7 @@ pub(crate) fn build(options: &BuildOptions, format: Format) -> anyhow::Result<Bu
             bar.set(now.done_bytes, now.total_bytes, &message);
         }
     };
-    let built = lockstep_data::build(options, &mut report, &cancelled);
-    cancelled.store(true, Ordering::Relaxed);
+    let built = lockstep_data::build(options, &mut report, interrupt.flag());
     if let Some((stage, bar)) = shown {
         bar.finish(&if built.is_ok() {
             format!("{stage}: done")
@@ -128,14 +108,7 @@ pub(crate) fn build(options: &BuildOptions, format: Format) -> anyhow::Result<Bu
             format!("{stage}: stopped")
         });
     }
-    drop(watcher);
     Ok(built?)
-}
-
-async fn until(flag: &AtomicBool) {
-    while !flag.load(Ordering::Relaxed) {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
 }
 
 /// A dataset in a few lines.

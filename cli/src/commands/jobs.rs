@@ -6,6 +6,7 @@ use lockstep_proto::wire;
 
 use super::run::{Job, JobOptions};
 use crate::client::{self, DEFAULT, state_name};
+use crate::interrupt;
 use crate::output::{Format, count, line, seconds, table};
 
 /// Which coordinator.
@@ -163,6 +164,7 @@ pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> 
 }
 
 pub(crate) async fn tail(args: TailArgs, logs: bool) -> anyhow::Result<()> {
+    let interrupt = interrupt::heed()?;
     let mut client = client::connect(&args.at.coordinator).await?;
     let request = wire::TailRequest {
         name: args.name,
@@ -176,8 +178,7 @@ pub(crate) async fn tail(args: TailArgs, logs: bool) -> anyhow::Result<()> {
                 Some(next) => line(&next.text)?,
                 None => return Ok(()),
             },
-            result = super::interrupted() => {
-                result?;
+            () = interrupt.asked() => {
                 eprintln!("detached; the job goes on");
                 return Ok(());
             }

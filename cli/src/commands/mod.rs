@@ -98,16 +98,6 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
         .block_on(work)
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn interrupted() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
 /// Writes the log to stderr, as `RUST_LOG` says or else from `level` up.
 fn log_to_stderr(level: &str) {
     use tracing_subscriber::EnvFilter;

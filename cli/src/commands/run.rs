@@ -12,6 +12,7 @@ use lockstep_proto::wire;
 use super::jobs::absolute;
 use crate::client;
 use crate::failure::{self, Failure};
+use crate::interrupt;
 use crate::local::Cluster;
 use crate::output::{Format, bold, count, seconds};
 use crate::progress::Progress;
@@ -196,14 +197,14 @@ pub(crate) async fn run(args: Args, format: Format) -> anyhow::Result<()> {
 }
 
 async fn submit_and_follow(coordinator: &str, job: Job<'_>, format: Format) -> anyhow::Result<wire::Job> {
+    let interrupt = interrupt::heed()?;
     let mut client = client::connect(coordinator).await?;
     let prepared = job.prepare(format)?;
     let job = client.submit(prepared.request()).await?.into_inner();
     let progress = Progress::for_format(format, "train");
     tokio::select! {
         job = client::follow(&mut client, &job.name, progress) => job,
-        result = super::interrupted() => {
-            result?;
+        () = interrupt.asked() => {
             let message = format!("detached; `{}` goes on: `lockstep status {0}`, `lockstep cancel {0}`", job.name);
             Err(Failure::Interrupted(message).into())
         }
@@ -217,6 +218,7 @@ pub(crate) async fn locally(
     progress: Progress,
 ) -> anyhow::Result<wire::Job> {
     let Job { spec, out, options } = &prepared.job;
+    let interrupt = interrupt::heed()?;
     let mut cluster = Cluster::start(out, workers).await?;
     let address = cluster.address().to_owned();
     let name = spec.job.name.to_string();
@@ -235,13 +237,13 @@ pub(crate) async fn locally(
     let result = tokio::select! {
         job = work => job,
         failure = cluster.failed() => Err(failure.into()),
-        result = super::interrupted() => {
+        () = interrupt.asked() => {
             let message = format!(
                 "stopped; go on with `lockstep run {} --out {} --resume`",
                 options.spec.display(),
                 out.display()
             );
-            result.map_err(anyhow::Error::from).and_then(|()| Err(Failure::Interrupted(message).into()))
+            Err(Failure::Interrupted(message).into())
         }
     };
     // When a process of the cluster dies, its end and the broken connection are seen in any order.
