@@ -4,6 +4,7 @@
 //! microbatches; the step's gradient is the binary tree over the lanes. Neither mentions workers, so the bits
 //! cannot depend on them.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::ids::{Lane, Rank, Step};
@@ -199,6 +200,19 @@ impl Assignment {
         let mut nodes = Vec::new();
         self.collect_nodes(rank, Node::root(self.owners.len() as u32), &mut nodes);
         nodes
+    }
+
+    /// Of the lanes that a worker has computed and folded, those that it can use under this assignment as `rank`: folded
+    /// subtrees cannot be taken apart, so one that reaches beyond its lanes is lost as a whole.
+    #[must_use]
+    pub fn usable(&self, rank: Rank, computed: &BTreeSet<Lane>) -> BTreeSet<Lane> {
+        let (mine, other) = (Rank(0), Rank(1));
+        let lanes = (0..self.owners.len() as u32).map(Lane);
+        let folded = lanes.map(|lane| if computed.contains(&lane) { mine } else { other });
+        let nodes = Self::from_owners(folded.collect()).nodes_of(mine);
+        let lanes_of = |node: Node| (node.start..node.start + node.len).map(Lane);
+        let whole = |node: &Node| lanes_of(*node).all(|lane| self.owners[lane.index()] == rank);
+        nodes.into_iter().filter(whole).flat_map(lanes_of).collect()
     }
 
     fn collect_nodes(&self, rank: Rank, node: Node, into: &mut Vec<Node>) {

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::geometry::Geometry;
-use crate::ids::{Epoch, Step, WorkerId};
+use crate::ids::{Epoch, Lane, Step, WorkerId};
 use crate::ledger::{Entry, Span};
 use crate::membership::Membership;
 
@@ -59,6 +59,8 @@ pub enum Event {
         address: SocketAddr,
         /// The steps whose checkpoints it can read and has verified.
         checkpoints: Vec<Step>,
+        /// What it brings along from before it lost its coordinator.
+        offer: Option<Offer>,
     },
     /// A worker's connection closed, or its process ended.
     Left {
@@ -98,6 +100,13 @@ pub enum Event {
         /// Digest of its weights.
         weights: String,
     },
+    /// All ledger entries up to this step are safe on disk.
+    Recorded {
+        /// Of the step's entry.
+        epoch: Epoch,
+        /// Which.
+        step: Step,
+    },
     /// A member has applied the last step and done its part of the ending.
     Finished {
         /// Who.
@@ -118,6 +127,19 @@ pub enum Event {
     Cancel,
     /// Nothing but time passed.
     Tick,
+}
+
+/// What a worker kept while it had no coordinator.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Offer {
+    /// The step whose state it has, or is about to have because its commit was already told.
+    pub held: Step,
+    /// The lanes of the step after it that are computed.
+    pub lanes: Vec<Lane>,
+    /// The members that it knew last: whom to wait for.
+    pub members: Vec<WorkerId>,
+    /// Committed steps that no coordinator has confirmed as recorded, in order.
+    pub entries: Vec<Entry>,
 }
 
 /// A member's word on a reduced step.
@@ -165,6 +187,8 @@ pub enum Command {
         step: Step,
         /// Whether to wait for the next epoch, in which newcomers take lanes over, before computing more.
         ends_epoch: bool,
+        /// The ledger is safe on disk up to here: members need not keep what they know of these steps.
+        recorded: Step,
     },
     /// Tell this worker that it is out, and close its connection.
     Evict {

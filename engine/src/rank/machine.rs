@@ -1,20 +1,29 @@
 //! What is wanted against what is there: [`RankMachine::next`] is the whole of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{Command, Event, Task, TaskEnd, Word};
+use crate::geometry::Geometry;
 use crate::ids::{Epoch, Lane, Rank, Step, WorkerId};
+use crate::job::Offer;
+use crate::ledger::{Entry, Span};
 use crate::membership::{Membership, Source};
+
+/// Entries kept for a coordinator that does not know them; beyond, the oldest go.
+const VOUCHED: usize = 4096;
 
 /// A rank's side of one job.
 #[derive(Clone, Debug)]
 pub struct RankMachine {
     me: WorkerId,
+    geometry: Geometry,
     steps: Step,
     checkpoint_every: u64,
 
     /// What is wanted: the membership as last announced; `None` before the first and while held.
     membership: Option<Membership>,
+    /// Members of the epoch that was announced last, also while held.
+    members: Vec<WorkerId>,
     /// The highest epoch heard of.
     epoch: Epoch,
     /// A committed step that is not applied yet.
@@ -24,6 +33,10 @@ pub struct RankMachine {
     held: Option<Step>,
     /// Lanes of the step after `held` that are computed and folded.
     computed: BTreeSet<Lane>,
+    /// What will be in the ledger of the step that was reduced, once it is committed; and of committed steps that are
+    /// not known to be recorded.
+    pending: Option<Entry>,
+    vouched: VecDeque<Entry>,
     /// The epoch that the data plane is in.
     entered: Epoch,
     /// The epoch in which the state was handed on, was said to be held, the step reduced, a peer lost, the end done;
@@ -47,16 +60,20 @@ impl RankMachine {
     /// `steps` is the job's last step; a checkpoint is due every `checkpoint_every` steps (0: never) and at the
     /// end.
     #[must_use]
-    pub fn new(me: WorkerId, steps: Step, checkpoint_every: u64) -> Self {
+    pub fn new(me: WorkerId, geometry: Geometry, steps: Step, checkpoint_every: u64) -> Self {
         Self {
             me,
+            geometry,
             steps,
             checkpoint_every,
             membership: None,
+            members: Vec::new(),
             epoch: Epoch(0),
             verdict: None,
             held: None,
             computed: BTreeSet::new(),
+            pending: None,
+            vouched: VecDeque::new(),
             entered: Epoch(0),
             donated: Epoch(0),
             told_holding: Epoch(0),
@@ -83,6 +100,24 @@ impl RankMachine {
         self.epoch
     }
 
+    /// What it brings along to a coordinator that may know less: the next one, or the same after it was started anew.
+    /// Nothing is given up while there is no coordinator: what is being computed goes on.
+    #[must_use]
+    pub fn offer(&self) -> Option<Offer> {
+        // A committed step is as good as applied.
+        let held = self.verdict.or(self.held)?;
+        let lanes = match self.verdict {
+            Some(_) => Vec::new(),
+            None => self.computed.iter().copied().collect(),
+        };
+        Some(Offer {
+            held,
+            lanes,
+            members: self.members.clone(),
+            entries: self.vouched.iter().cloned().collect(),
+        })
+    }
+
     /// Messages dropped by a fence.
     #[must_use]
     pub fn stale(&self) -> u64 {
@@ -99,7 +134,8 @@ impl RankMachine {
                 epoch,
                 step,
                 ends_epoch,
-            } => self.committed(epoch, step, ends_epoch),
+                recorded,
+            } => self.committed(epoch, step, ends_epoch, recorded),
             Event::Ended(end) => self.ended(end, &mut out),
             Event::PeerLost { epoch, peer, reason } => self.peer_lost(epoch, peer, reason, &mut out),
         }
@@ -117,6 +153,11 @@ impl RankMachine {
             return;
         }
         self.epoch = membership.epoch;
+        self.members = membership
+            .members
+            .iter()
+            .map(|member| member.worker.clone())
+            .collect();
         self.membership = Some(membership);
         out.push(Command::Raise(self.epoch));
     }
@@ -133,14 +174,20 @@ impl RankMachine {
             self.held = None;
             self.verdict = None;
             self.computed.clear();
+            self.vouched.clear();
+            self.members.clear();
             out.push(Command::Ready);
         }
     }
 
-    fn committed(&mut self, epoch: Epoch, step: Step, ends_epoch: bool) {
+    fn committed(&mut self, epoch: Epoch, step: Step, ends_epoch: bool, recorded: Step) {
         let expected = self.held.map(Step::next);
         if epoch == self.epoch && self.reduced == epoch && expected == Some(step) {
             self.verdict = Some(step);
+            self.vouched.extend(self.pending.take());
+            let spare = self.vouched.len().saturating_sub(VOUCHED);
+            self.vouched.drain(..spare);
+            self.vouched.retain(|entry| entry.step > recorded);
             if ends_epoch {
                 self.over = epoch;
             }
@@ -169,6 +216,7 @@ impl RankMachine {
         };
         match end {
             TaskEnd::Done => self.done(task, out),
+            TaskEnd::Reduced { digest, loss } => self.reduced(task, digest, loss, out),
             TaskEnd::Superseded => {}
             TaskEnd::PeerLost { peer, reason } => self.peer_lost(self.entered, peer, reason, out),
             TaskEnd::Failed(reason) => {
@@ -180,15 +228,14 @@ impl RankMachine {
 
     fn done(&mut self, task: Task, out: &mut Vec<Command>) {
         match task {
-            Task::Enter(membership) => {
+            Task::Enter { membership, keep } => {
                 self.entered = membership.epoch;
-                if membership.recompute {
-                    self.computed.clear();
-                }
+                self.computed = keep;
             }
             Task::Acquire { step, source } => {
                 self.held = Some(step);
                 self.computed.clear();
+                self.vouched.clear();
                 if source == Source::Checkpoint {
                     self.checkpointed = step;
                 }
@@ -198,11 +245,6 @@ impl RankMachine {
                 if self.held.map(Step::next) == Some(step) {
                     self.computed.insert(lane);
                 }
-            }
-            Task::Reduce { epoch, step } => {
-                self.reduced = epoch;
-                let lanes = self.computed.iter().copied().collect();
-                out.push(Command::Tell(Word::Reduced { epoch, step, lanes }));
             }
             Task::Apply { step } => {
                 self.held = Some(step);
@@ -218,6 +260,50 @@ impl RankMachine {
                 self.finished = self.entered;
                 out.push(Command::Tell(Word::Finished { epoch: self.entered }));
             }
+            // It ends with a result, or not at all.
+            Task::Reduce { .. } => self.stale += 1,
+        }
+    }
+
+    fn reduced(&mut self, task: Task, digest: String, loss: f32, out: &mut Vec<Command>) {
+        let (Task::Reduce { epoch, step }, Some(membership)) = (task, &self.membership) else {
+            self.stale += 1;
+            return;
+        };
+        if membership.epoch != epoch {
+            return; // overtaken in the same moment
+        }
+        let assignment = membership.assignment(step);
+        let mine = membership.rank_of(&self.me);
+        let lanes = mine.map(|me| assignment.lanes_of(me).collect()).unwrap_or_default();
+        self.pending = Some(self.entry(membership, step, &digest, loss));
+        self.reduced = epoch;
+        out.push(Command::Tell(Word::Reduced {
+            epoch,
+            step,
+            digest,
+            loss,
+            lanes,
+        }));
+    }
+
+    /// What the coordinator will record of a step that is reduced in this epoch, as far as a member can know it.
+    fn entry(&self, membership: &Membership, step: Step, digest: &str, loss: f32) -> Entry {
+        let assignment = membership.assignment(step);
+        let span = |(lane, owner): (u32, &Rank)| {
+            Some(Span {
+                positions: self.geometry.span(step, Lane(lane)),
+                worker: membership.members.get(owner.index())?.worker.clone(),
+            })
+        };
+        Entry {
+            step,
+            epoch: membership.epoch,
+            workers: membership.members.len() as u32,
+            digest: digest.to_owned(),
+            loss,
+            spans: (0u32..).zip(assignment.owners()).filter_map(span).collect(),
+            milliseconds: 0.0,
         }
     }
 
@@ -230,7 +316,7 @@ impl RankMachine {
         let membership = self.membership.as_ref()?;
         let (epoch, base) = (membership.epoch, membership.base);
         if self.entered < epoch {
-            return Some(Task::Enter(membership.clone()));
+            return self.enter(membership);
         }
         if self.broken == epoch || self.over == epoch {
             return None; // a new epoch is on its way
@@ -266,6 +352,20 @@ impl RankMachine {
             return Some(Task::Compute { step, lane });
         }
         (self.reduced != epoch).then_some(Task::Reduce { epoch, step })
+    }
+
+    fn enter(&self, membership: &Membership) -> Option<Task> {
+        let me = membership.rank_of(&self.me)?;
+        let goes_on = !membership.recompute && self.held == Some(membership.base);
+        let keep = if goes_on {
+            membership.first.usable(me, &self.computed)
+        } else {
+            BTreeSet::new()
+        };
+        Some(Task::Enter {
+            membership: membership.clone(),
+            keep,
+        })
     }
 
     fn checkpoint_due(&self, held: Step) -> bool {

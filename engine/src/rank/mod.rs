@@ -9,6 +9,8 @@ mod tests;
 
 pub use machine::RankMachine;
 
+use std::collections::BTreeSet;
+
 use crate::ids::{Epoch, Lane, Rank, Step, WorkerId};
 use crate::membership::{Membership, Source};
 
@@ -32,6 +34,8 @@ pub enum Event {
         step: Step,
         /// Whether the next step begins in another epoch, which is about to be announced.
         ends_epoch: bool,
+        /// The ledger is safe on disk up to here.
+        recorded: Step,
     },
     /// The task that was under way ended.
     Ended(TaskEnd),
@@ -49,8 +53,13 @@ pub enum Event {
 /// Work for the runtime; one at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
-    /// Connect the data plane to the members of this epoch; throw partials away if it says so.
-    Enter(Membership),
+    /// Connect the data plane to the members of this epoch, and throw away all partials but those of these lanes.
+    Enter {
+        /// The epoch.
+        membership: Membership,
+        /// Lanes that are computed and stay this rank's.
+        keep: BTreeSet<Lane>,
+    },
     /// Come by the state of `step` from `source`.
     Acquire {
         /// The epoch's base.
@@ -99,8 +108,15 @@ pub enum Task {
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TaskEnd {
-    /// As it should; for `Reduce`, the result waits for the verdict.
+    /// As it should.
     Done,
+    /// The reduced gradient is here; it waits for the verdict.
+    Reduced {
+        /// Digest of the reduced gradient and loss.
+        digest: String,
+        /// The step's mean loss.
+        loss: f32,
+    },
     /// A newer epoch overtook it.
     Superseded,
     /// A peer was lost on the way.
@@ -141,6 +157,10 @@ pub enum Word {
         epoch: Epoch,
         /// Which step.
         step: Step,
+        /// As the task's end said.
+        digest: String,
+        /// As the task's end said.
+        loss: f32,
         /// The lanes that it computed.
         lanes: Vec<Lane>,
     },

@@ -17,8 +17,9 @@ impl Job {
             self.stale += 1;
             return;
         }
+        let committed = self.committed;
         if let Some(peer) = self.peers.get_mut(&report.worker) {
-            peer.holds = true;
+            peer.at = Some(committed);
         }
         self.reports.insert(report.worker.clone(), report);
         self.try_commit(now, out);
@@ -61,9 +62,16 @@ impl Job {
             epoch: self.epoch,
             step,
             ends_epoch,
+            recorded: self.recorded,
         });
         out.push(Command::Record(entry));
         self.committed = step;
+        for member in &self.members {
+            if let Some(peer) = self.peers.get_mut(member) {
+                peer.at = Some(step);
+            }
+        }
+        self.complaints.forgive();
         self.committed_at = Some(now);
         self.owners.clear();
         self.disputes = 0;
@@ -83,11 +91,9 @@ impl Job {
             self.announce(now, &format!("{joining} joining at the boundary"), out);
         } else {
             let fresh = Assignment::fresh(self.rules.geometry.lanes, self.members.len() as u32);
-            self.owners = fresh
-                .owners()
-                .iter()
-                .filter_map(|r| self.members.get(r.index()).cloned())
-                .collect();
+            let members = std::mem::take(&mut self.members);
+            self.give_out(&fresh, &members);
+            self.members = members;
             self.inject(now, out);
         }
     }
