@@ -156,27 +156,46 @@ impl Assignment {
         Self { owners }
     }
 
-    /// The assignment of the step in flight when members change: whoever had a lane keeps it, since it may have
-    /// computed it already, and the orphaned lanes go, in order, to whoever has fewest. `kept[lane]` is the new
-    /// rank of the lane's owner, or `None` when that one is gone.
+    /// The assignment of an undisturbed step among members of different speed, one weight each: contiguous runs, as
+    /// long as the weights say, so that all take as nearly as possible the same time. Nobody is left without a lane
+    /// while there are enough. With equal weights it is [`fresh`](Self::fresh).
     #[must_use]
-    pub fn keeping(kept: &[Option<Rank>], members: u32) -> Self {
-        let mut load = vec![0u32; members.max(1) as usize];
+    pub fn weighted(lanes: u32, weights: &[u32]) -> Self {
+        let members = weights.len() as u32;
+        if members == 0 || weights.iter().all(|&weight| weight == weights[0]) {
+            return Self::fresh(lanes, members);
+        }
+        let mut load: Vec<u32> = (0..members).map(|rank| u32::from(rank < lanes)).collect();
+        for _ in members..lanes {
+            let rank = first_to_finish(&load, weights);
+            load[rank.index()] += 1;
+        }
+        let runs = (0u32..).zip(load);
+        Self {
+            owners: runs
+                .flat_map(|(rank, lanes)| std::iter::repeat_n(Rank(rank), lanes as usize))
+                .collect(),
+        }
+    }
+
+    /// The assignment of the step in flight when members change: whoever had a lane keeps it, since it may have
+    /// computed it already, and the orphaned lanes go, in order, to whoever would be done with them first. `kept[lane]`
+    /// is the new rank of the lane's owner, or `None` when that one is gone; `weights` has one speed a member.
+    #[must_use]
+    pub fn keeping(kept: &[Option<Rank>], weights: &[u32]) -> Self {
+        let mut load = vec![0u32; weights.len()];
         for rank in kept.iter().flatten() {
             load[rank.index()] += 1;
         }
-        let mut least = || {
-            let rank = (0..members.max(1))
-                .min_by_key(|&rank| (load[rank as usize], rank))
-                .unwrap_or(0);
-            load[rank as usize] += 1;
-            Rank(rank)
+        let mut take = || {
+            let rank = first_to_finish(&load, weights);
+            if let Some(load) = load.get_mut(rank.index()) {
+                *load += 1;
+            }
+            rank
         };
         Self {
-            owners: kept
-                .iter()
-                .map(|owner| owner.unwrap_or_else(&mut least))
-                .collect(),
+            owners: kept.iter().map(|owner| owner.unwrap_or_else(&mut take)).collect(),
         }
     }
 
@@ -224,6 +243,16 @@ impl Assignment {
             self.collect_nodes(rank, right, into);
         }
     }
+}
+
+/// The member that would be done first with one lane more: the least `(load + 1) / weight`, the lower rank first.
+fn first_to_finish(load: &[u32], weights: &[u32]) -> Rank {
+    let time = |rank: usize| (u64::from(load[rank]) + 1, u64::from(weights[rank].max(1)));
+    let sooner = |&a: &usize, &b: &usize| {
+        let ((la, wa), (lb, wb)) = (time(a), time(b));
+        (la * wb).cmp(&(lb * wa)).then(a.cmp(&b))
+    };
+    Rank((0..load.len()).min_by(sooner).unwrap_or(0) as u32)
 }
 
 /// Gives the left half of the lanes to the left half of the members, and so on down.
@@ -296,7 +325,7 @@ mod tests {
             let count = survivors.len() as u32;
             let rank_of = |old: Rank| survivors.iter().position(|&s| s == old.0).map(|i| Rank(i as u32));
             let kept: Vec<Option<Rank>> = fresh.owners().iter().map(|&owner| rank_of(owner)).collect();
-            let after = Assignment::keeping(&kept, count);
+            let after = Assignment::keeping(&kept, &vec![1; count as usize]);
             for (assignment, members) in [(&fresh, members), (&after, count)] {
                 let mut covered = vec![0; lanes as usize];
                 for rank in (0..members).map(Rank) {
@@ -319,6 +348,36 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn weighted_runs_are_contiguous_and_no_other_division_is_faster(
+            lanes in (0u32..5).prop_map(|log| 1 << log), weights in prop::collection::vec(1u32..9, 1..5),
+        ) {
+            let owners = Assignment::weighted(lanes, &weights);
+            prop_assert!(owners.owners().is_sorted() && owners.owners().len() == lanes as usize);
+            let load = |rank: usize| owners.owners().iter().filter(|o| o.index() == rank).count() as u32;
+            let busy = weights.len().min(lanes as usize);
+            prop_assert!((0..busy).all(|rank| load(rank) > 0));
+            // Times scaled by 840, which every weight up to 8 divides.
+            let time = |lanes: u32, rank: usize| lanes * 840 / weights[rank];
+            let slowest = (0..busy).map(|rank| time(load(rank), rank)).max();
+            if weights.iter().any(|&w| w != weights[0]) {
+                prop_assert_eq!(slowest, fastest_division(lanes, &weights[..busy]), "{:?}", weights);
+            }
+        }
+    }
+
+    /// Tries them all: the least time of the slowest member, each with at least one lane.
+    fn fastest_division(lanes: u32, weights: &[u32]) -> Option<u32> {
+        let (&weight, rest) = weights.split_first()?;
+        if rest.is_empty() {
+            return (lanes > 0).then_some(lanes * 840 / weight);
+        }
+        (1..lanes)
+            .filter_map(|mine| Some(fastest_division(lanes - mine, rest)?.max(mine * 840 / weight)))
+            .min()
+    }
+
     #[test]
     fn an_aligned_run_is_one_partial() {
         for (lanes, members) in [(4, 1), (4, 2), (4, 3), (4, 4), (8, 3), (16, 4)] {
@@ -338,6 +397,6 @@ mod tests {
     fn orphans_go_to_whoever_has_fewest() {
         let kept = [Some(Rank(0)), None, Some(Rank(1)), None, None, None];
         let owners = [0, 2, 1, 0, 1, 2].map(Rank);
-        assert_eq!(Assignment::keeping(&kept, 3).owners(), owners);
+        assert_eq!(Assignment::keeping(&kept, &[1; 3]).owners(), owners);
     }
 }

@@ -24,12 +24,21 @@ pub struct Entry {
     pub workers: u32,
     /// Digest of the reduced gradient, the same from every member.
     pub digest: String,
-    /// Mean loss over the step's tokens, in nats.
+    /// Mean loss over the step's tokens, in nats; NaN, stored as null, when it is not finite or was never computed.
+    #[serde(deserialize_with = "nan_for_null")]
     pub loss: f32,
     /// Samples, as the workers reported them from their loaders.
     pub spans: Vec<Span>,
     /// From the commit before (or the start of the run, or of its resumption) to this one.
     pub milliseconds: f64,
+    /// Whether its gradient was thrown away: its samples are used up, the weights are those before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+}
+
+fn nan_for_null<'de, D: serde::Deserializer<'de>>(source: D) -> Result<f32, D::Error> {
+    let value: Option<f32> = serde::Deserialize::deserialize(source)?;
+    Ok(value.unwrap_or(f32::NAN))
 }
 
 /// What the ledger says of the samples of a run.
@@ -94,6 +103,7 @@ mod tests {
             loss: 0.0,
             spans,
             milliseconds: 0.0,
+            skipped: false,
         }
     }
 

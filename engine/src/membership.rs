@@ -23,7 +23,7 @@ pub enum Source {
     Seed,
     /// From the checkpoint of the base step.
     Checkpoint,
-    /// From the member of this rank, which holds it or reads it from the checkpoint.
+    /// From the feed of the member of this rank, which holds it or reads it from the checkpoint.
     Peer(Rank),
 }
 
@@ -34,14 +34,21 @@ pub struct Membership {
     pub epoch: Epoch,
     /// The last committed step. The epoch begins with the one after it.
     pub base: Step,
+    /// The step whose state the members need. Those from the one after it to `base` were skipped: they change nothing
+    /// but the step's number. Nearly always `base` itself.
+    pub state: Step,
     /// Sorted by worker; a member's rank is its index.
     pub members: Vec<Member>,
     /// One source a member.
     pub sources: Vec<Source>,
-    /// Who computes which lane of the first step. Later steps of the epoch use [`Assignment::fresh`].
+    /// How fast each member is, relative to the others: one weight a member, at least 1.
+    pub weights: Vec<u32>,
+    /// Who computes which lane of the first step. Later steps of the epoch use [`Assignment::weighted`].
     pub first: Assignment,
     /// Whether partials of the step in flight are to be thrown away and computed again.
     pub recompute: bool,
+    /// Whether the members are to take a snapshot of the base for a checkpoint.
+    pub snapshot: bool,
 }
 
 impl Membership {
@@ -60,17 +67,7 @@ impl Membership {
         if step == self.base.next() {
             self.first.clone()
         } else {
-            Assignment::fresh(self.first.owners().len() as u32, self.members.len() as u32)
+            Assignment::weighted(self.first.owners().len() as u32, &self.weights)
         }
-    }
-
-    /// The ranks that get their state from `rank`.
-    #[must_use]
-    pub fn receivers_of(&self, rank: Rank) -> Vec<Rank> {
-        (0u32..)
-            .zip(&self.sources)
-            .filter(|(_, source)| **source == Source::Peer(rank))
-            .map(|(receiver, _)| Rank(receiver))
-            .collect()
     }
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use crate::geometry::Geometry;
 use crate::ids::{Epoch, Lane, Step, WorkerId};
 use crate::ledger::{Entry, Span};
-use crate::membership::Membership;
+use crate::membership::{Member, Membership};
+use crate::rank::{Reduced, Snapshot, Verdict};
 
 /// What a job's spec fixes for its machine.
 #[derive(Clone, Debug)]
@@ -29,12 +30,63 @@ pub struct Rules {
     pub min_workers: u32,
     /// No more than this take part at once.
     pub max_workers: u32,
+    /// So many beyond them follow along, to step in at once.
+    pub spares: u32,
     /// A worker silent for so long is given up.
     pub lease: Duration,
     /// How long to wait for the rest once `min_workers` are there, before the first epoch.
     pub gather: Duration,
+    /// A checkpoint is due every so many steps, besides at the end; 0: only then.
+    pub checkpoint_every: u64,
+    /// What to do about a step that would do harm.
+    pub guard: Guard,
     /// Faults to inject.
     pub kills: Vec<Kill>,
+}
+
+/// When a step is bad, and what is done about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Guard {
+    /// The policy.
+    pub policy: BadStep,
+    /// A loss above so many times the median of those of the last good steps is a spike; 0: never.
+    pub spike_factor: f32,
+}
+
+/// What to do about a step whose loss or gradient is not finite, or whose loss is a spike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadStep {
+    /// End the job.
+    Stop,
+    /// Throw its gradient away, and go on with the next one.
+    Skip,
+    /// Go back to the last state for which a checkpoint was due, and go on after the bad step without the steps between.
+    Rollback,
+}
+
+/// What the ledger says of the steps so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Past {
+    /// The loss of each committed step, from the first on; NaN for those that were skipped.
+    pub losses: Vec<f32>,
+}
+
+impl Past {
+    /// From the ledger's entries, in order.
+    #[must_use]
+    pub fn of<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Self {
+        let loss = |entry: &Entry| if entry.skipped { f32::NAN } else { entry.loss };
+        Self {
+            losses: entries.into_iter().map(loss).collect(),
+        }
+    }
+
+    /// The last committed step.
+    #[must_use]
+    pub fn committed(&self) -> Step {
+        Step(self.losses.len() as u64)
+    }
 }
 
 /// A fault to inject: SIGKILL for whoever holds `slot` while `step` is in flight.
@@ -78,9 +130,29 @@ pub enum Event {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// A worker that is no member has the state of a step, from its donor.
+    Following {
+        /// Who.
+        worker: WorkerId,
+        /// Which step.
+        step: Step,
+    },
+    /// A member has computed all its lanes of a step.
+    Computed {
+        /// Who.
+        worker: WorkerId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Which step.
+        step: Step,
+        /// Lanes that it computed in this epoch; 0 when it had them all from before.
+        lanes: u32,
+        /// What they took.
+        took: Duration,
+    },
     /// A member holds the whole reduced gradient of a step.
     Reduced(Report),
-    /// A member lost its connection to another one.
+    /// A member lost its connection to another one, or a follower that to its donor.
     PeerLost {
         /// Who says so.
         by: WorkerId,
@@ -91,9 +163,27 @@ pub enum Event {
         /// How it is known.
         reason: String,
     },
+    /// A member's part of a checkpoint is on disk.
+    ShardWritten {
+        /// Who wrote it.
+        worker: WorkerId,
+        /// Which step, attempt and part.
+        snapshot: Snapshot,
+        /// What the manifest is to say of it; only ranks read it.
+        record: String,
+    },
+    /// A member's part of a checkpoint, or its manifest, cannot be written.
+    CheckpointFailed {
+        /// Who.
+        worker: WorkerId,
+        /// Of which step.
+        step: Step,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A checkpoint is complete on disk.
     CheckpointWritten {
-        /// Who wrote it.
+        /// Who sealed it.
         worker: WorkerId,
         /// Of which step.
         step: Step,
@@ -123,6 +213,8 @@ pub enum Event {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// The worker's node is wanted for something else: it is to leave at the next boundary at which it can be spared.
+    Drain(WorkerId),
     /// A person asked for the end.
     Cancel,
     /// Nothing but time passed.
@@ -151,10 +243,8 @@ pub struct Report {
     pub epoch: Epoch,
     /// Which step.
     pub step: Step,
-    /// Digest of the reduced gradient and loss.
-    pub digest: String,
-    /// The step's mean loss.
-    pub loss: f32,
+    /// What came out.
+    pub result: Reduced,
     /// What this member's loader gave for the step.
     pub spans: Vec<Span>,
 }
@@ -181,18 +271,39 @@ pub enum Command {
     Commit {
         /// Whom.
         workers: Vec<WorkerId>,
-        /// In which epoch.
+        /// What.
+        verdict: Verdict,
+    },
+    /// Tell this worker, which is no member, to be where `donor` is, and to stay there.
+    Follow {
+        /// Whom.
+        worker: WorkerId,
+        /// The epoch in which that is said.
         epoch: Epoch,
-        /// Which.
+        /// Whose feed to take.
+        donor: Member,
+    },
+    /// Tell this worker that all parts of a checkpoint are written: it is to write the manifest.
+    Seal {
+        /// Whom.
+        worker: WorkerId,
+        /// Of which step.
         step: Step,
-        /// Whether to wait for the next epoch, in which newcomers take lanes over, before computing more.
-        ends_epoch: bool,
-        /// The ledger is safe on disk up to here: members need not keep what they know of these steps.
-        recorded: Step,
+        /// In which epoch the parts were given out.
+        epoch: Epoch,
+        /// What the manifest is to say of each part, in order.
+        shards: Vec<String>,
     },
     /// Tell this worker that it is out, and close its connection.
     Evict {
         /// Whom.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// Its results were wrong twice: place no worker of this job there again.
+    Quarantine {
+        /// The worker, which stands for its slot.
         worker: WorkerId,
         /// Why.
         reason: String,
@@ -251,6 +362,12 @@ pub enum NoteKind {
     Recovered,
     /// Members disagreed on a digest.
     Corruption,
+    /// A worker is slow.
+    Slow,
+    /// A step would have done harm.
+    BadStep,
+    /// A worker leaves because its node is drained.
+    Drained,
     /// The job ended.
     Ended,
 }

@@ -10,9 +10,10 @@ mod tests;
 pub use machine::RankMachine;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::ids::{Epoch, Lane, Rank, Step, WorkerId};
-use crate::membership::{Membership, Source};
+use crate::ids::{Epoch, Lane, Step, WorkerId};
+use crate::membership::{Member, Membership, Source};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,15 +28,13 @@ pub enum Event {
         forget: bool,
     },
     /// The coordinator committed a step.
-    Committed {
-        /// In which epoch.
+    Committed(Verdict),
+    /// Not a member yet, or no longer: be where `donor` is, and stay there.
+    Follow {
+        /// The epoch in which it was said.
         epoch: Epoch,
-        /// Which.
-        step: Step,
-        /// Whether the next step begins in another epoch, which is about to be announced.
-        ends_epoch: bool,
-        /// The ledger is safe on disk up to here.
-        recorded: Step,
+        /// Whose feed to take.
+        donor: Member,
     },
     /// The task that was under way ended.
     Ended(TaskEnd),
@@ -50,6 +49,36 @@ pub enum Event {
     },
 }
 
+/// A committed step, as a member hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// Which.
+    pub step: Step,
+    /// Whether its gradient is thrown away: the step counts, the weights stay.
+    pub skip: bool,
+    /// Whether the next step begins in another epoch, which is about to be announced.
+    pub ends_epoch: bool,
+    /// Whether to take a snapshot for a checkpoint once it is applied.
+    pub snapshot: bool,
+    /// The ledger is safe on disk up to here: what is known of these steps need not be kept.
+    pub recorded: Step,
+}
+
+/// One member's part of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Of which step.
+    pub step: Step,
+    /// In which epoch the parts were given out: two attempts at one step do not mix.
+    pub epoch: Epoch,
+    /// Which part, counted from 0: the member's rank in that epoch.
+    pub shard: u32,
+    /// Of how many.
+    pub of: u32,
+}
+
 /// Work for the runtime; one at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
@@ -60,19 +89,25 @@ pub enum Task {
         /// Lanes that are computed and stay this rank's.
         keep: BTreeSet<Lane>,
     },
-    /// Come by the state of `step` from `source`.
+    /// Come by the state of `step` from the seed or a checkpoint.
     Acquire {
-        /// The epoch's base.
+        /// Which.
         step: Step,
-        /// From where.
+        /// From where; never from a peer.
         source: Source,
     },
-    /// Send the state of `step` to these ranks.
-    Donate {
-        /// The epoch's base.
-        step: Step,
-        /// To whom.
-        to: Vec<Rank>,
+    /// Take the next thing that the donor's feed gives, its state or a step's reduced gradient, and be one step or more
+    /// further. The feed stays open over several of these, and over epochs.
+    Follow {
+        /// The epoch in which it was begun; a higher one overtakes it.
+        epoch: Epoch,
+        /// Whose feed.
+        donor: Member,
+    },
+    /// All steps up to this one were skipped: the state is the same under a new number.
+    Skip {
+        /// The last of them.
+        to: Step,
     },
     /// Run the microbatches of one lane and fold its gradient into the partials.
     Compute {
@@ -88,16 +123,15 @@ pub enum Task {
         /// Of which step.
         step: Step,
     },
-    /// Apply the reduced gradient, which is committed, and forget the partials.
+    /// Apply the reduced gradient, which is committed, unless it is to be thrown away; and forget the partials.
     Apply {
         /// Which step.
         step: Step,
+        /// Whether to throw the gradient away.
+        skip: bool,
     },
-    /// Write the state as a checkpoint.
-    Checkpoint {
-        /// Which step it is of.
-        step: Step,
-    },
+    /// Copy this member's part of the state for a checkpoint, and have it written while training goes on.
+    Snapshot(Snapshot),
     /// The last step is applied: digest the weights; the first rank also evaluates.
     Finish {
         /// Whether to evaluate.
@@ -110,13 +144,18 @@ pub enum Task {
 pub enum TaskEnd {
     /// As it should.
     Done,
-    /// The reduced gradient is here; it waits for the verdict.
-    Reduced {
-        /// Digest of the reduced gradient and loss.
-        digest: String,
-        /// The step's mean loss.
-        loss: f32,
+    /// A lane is computed.
+    Computed {
+        /// What it took.
+        took: Duration,
     },
+    /// The state is the donor's of this step.
+    Followed {
+        /// Which.
+        step: Step,
+    },
+    /// The reduced gradient is here; it waits for the verdict.
+    Reduced(Reduced),
     /// A newer epoch overtook it.
     Superseded,
     /// A peer was lost on the way.
@@ -128,6 +167,19 @@ pub enum TaskEnd {
     },
     /// It failed for good; another process would fail as well.
     Failed(String),
+}
+
+/// What a member knows of a step that it has reduced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reduced {
+    /// Digest of the reduced gradient and loss.
+    pub digest: String,
+    /// The step's mean loss, in nats a token.
+    pub loss: f32,
+    /// Whether the gradient has neither infinities nor NaNs.
+    pub finite: bool,
+    /// Digest of the weights before the step, in steps in which members compare them.
+    pub weights: Option<String>,
 }
 
 /// What to do.
@@ -151,20 +203,34 @@ pub enum Word {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// Not a member, it has the state of this step, and stays with its donor.
+    Following {
+        /// Which.
+        step: Step,
+    },
+    /// All its lanes of a step are computed.
+    Computed {
+        /// In which epoch.
+        epoch: Epoch,
+        /// Which step.
+        step: Step,
+        /// Lanes that it computed in this epoch, and what they took.
+        lanes: u32,
+        /// The sum over those lanes.
+        took: Duration,
+    },
     /// It holds the reduced gradient of a step, computed with these lanes of its own.
     Reduced {
         /// In which epoch.
         epoch: Epoch,
         /// Which step.
         step: Step,
-        /// As the task's end said.
-        digest: String,
-        /// As the task's end said.
-        loss: f32,
+        /// What came out.
+        result: Reduced,
         /// The lanes that it computed.
         lanes: Vec<Lane>,
     },
-    /// It lost a member.
+    /// It lost a member, or its donor.
     PeerLost {
         /// In which epoch.
         epoch: Epoch,
@@ -172,11 +238,6 @@ pub enum Word {
         peer: WorkerId,
         /// How it is known.
         reason: String,
-    },
-    /// A checkpoint is complete.
-    CheckpointWritten {
-        /// Of which step.
-        step: Step,
     },
     /// It has done its part of the ending.
     Finished {

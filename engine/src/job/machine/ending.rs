@@ -11,7 +11,7 @@ impl Job {
         if self.phase != Phase::Stepping {
             return;
         }
-        let step = self.committed.next();
+        let step = self.committed().next();
         let due: Vec<Kill> = self
             .rules
             .kills
@@ -57,12 +57,18 @@ impl Job {
             self.stale += 1;
             return;
         }
-        let committed = self.committed;
+        let committed = self.committed();
         if let Some(peer) = self.peers.get_mut(&worker) {
             peer.at = Some(committed);
         }
         self.finished.insert(worker, weights);
-        if self.finished.len() < self.members.len() {
+        self.try_end(out);
+    }
+
+    /// The job is done when all members have done their part, and the last checkpoint is complete.
+    pub(super) fn try_end(&mut self, out: &mut Vec<Command>) {
+        let all = !self.members.is_empty() && self.finished.len() == self.members.len();
+        if self.phase != Phase::Finishing || !all || self.lacks_last_checkpoint() {
             return;
         }
         let mut digests: Vec<&String> = self.finished.values().collect();
@@ -82,7 +88,7 @@ impl Job {
                 format!("all {} steps are committed; weights {weights}", self.rules.steps)
             }
             Outcome::Failed(reason) => format!("failed: {reason}"),
-            Outcome::Cancelled => format!("cancelled after step {}", self.committed),
+            Outcome::Cancelled => format!("cancelled after step {}", self.committed()),
         };
         out.push(note(NoteKind::Ended, text));
         out.push(Command::End {
@@ -93,4 +99,3 @@ impl Job {
         self.phase = Phase::Ended(outcome);
     }
 }
-

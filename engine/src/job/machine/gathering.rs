@@ -2,7 +2,7 @@
 
 use super::{Job, note};
 use crate::ids::{Step, WorkerId};
-use crate::job::{Command, NoteKind, Offer};
+use crate::job::{Command, NoteKind, Offer, Phase};
 use crate::time::Instant;
 
 impl Job {
@@ -27,7 +27,7 @@ impl Job {
 
     /// Whether every step up to `step` is in the ledger, or a worker brought its entry along.
     fn is_accounted_for(&self, step: Step) -> bool {
-        (self.committed.0 + 1..=step.0).all(|s| self.vouched.contains_key(&Step(s)))
+        (self.committed().0 + 1..=step.0).all(|s| self.vouched.contains_key(&Step(s)))
     }
 
     /// Begins, or begins again, once those that can be expected are there.
@@ -52,14 +52,19 @@ impl Job {
         let held = offers.filter(|&step| self.is_accounted_for(step)).max();
         // A checkpoint may be ahead of the ledger, when the commit that it follows was never recorded or was cut.
         let stored = self.peers.values().flat_map(|peer| &peer.checkpoints);
-        let stored = stored.copied().filter(|&step| step <= self.committed).max();
+        let committed = self.committed();
+        let stored = stored.copied().filter(|&step| step <= committed).max();
         let base = held.max(stored).unwrap_or_default();
         let reason = match base {
-            _ if held == Some(base) => format!("{ready} workers are ready; going on from the state that they hold"),
+            _ if held == Some(base) => {
+                format!("{ready} workers are ready; going on from the state that they hold")
+            }
             Step(0) => format!("{ready} workers are ready; starting from the seed"),
             step => format!("{ready} workers are ready; resuming from the checkpoint of step {step}"),
         };
         self.take_up(base, out);
+        let workers = self.workers();
+        self.jump(&workers, out);
         self.committed_at = Some(now);
         self.gathering_since = None;
         self.announce(now, &reason, out);
@@ -67,21 +72,27 @@ impl Job {
 
     /// Makes the ledger end at `base`, and remembers who brought which of the lanes after it.
     fn take_up(&mut self, base: Step, out: &mut Vec<Command>) {
-        if base > self.committed {
+        if base > self.committed() {
             out.push(note(
                 NoteKind::Recovered,
                 format!(
                     "workers vouch for steps {} to {base}, which the ledger lacks",
-                    self.committed.next()
+                    self.committed().next()
                 ),
             ));
-            let missing = (self.committed.0 + 1..=base.0).map(Step);
-            let entries = missing.filter_map(|step| self.vouched.remove(&step));
-            out.extend(entries.map(Command::Record));
+            let missing = (self.committed().0 + 1..=base.0).map(Step);
+            for entry in missing.filter_map(|step| self.vouched.remove(&step)) {
+                self.past
+                    .losses
+                    .push(if entry.skipped { f32::NAN } else { entry.loss });
+                out.push(Command::Record(entry));
+            }
+            self.state = base;
         } else {
             out.push(Command::Truncate(base));
+            self.cut(base);
+            self.cut_checkpoints(base);
         }
-        self.committed = base;
         self.recorded = self.recorded.min(base);
         self.cut_in = self.epoch;
         self.vouched.clear();
@@ -99,10 +110,23 @@ impl Job {
                 }
             }
         }
-        self.owners = if owners.iter().any(Option::is_some) {
+        self.owners = if owners.iter().any(Option::is_some) && !self.jumps() {
             owners
         } else {
             Vec::new()
         };
+    }
+
+    /// Nobody's state counts any more: all begin again, from a checkpoint of `step` or before it.
+    pub(super) fn fall_back(&mut self, step: Step, reason: &str, out: &mut Vec<Command>) {
+        self.hold(reason, true, out);
+        self.cut(step);
+        // Those that are left look for checkpoints again and say anew that they are ready.
+        self.members.clear();
+        self.owners.clear();
+        self.condemned.clear();
+        self.peers.clear();
+        self.phase = Phase::Gathering;
+        self.gathering_since = None;
     }
 }

@@ -64,6 +64,15 @@ impl Job {
         reason: String,
     ) {
         self.seen(now, &by);
+        let orphan = !self.members.contains(&by);
+        if let Some(follower) = self
+            .peers
+            .get_mut(&by)
+            .filter(|f| orphan && f.donor.as_ref() == Some(&peer))
+        {
+            follower.donor = None; // it gets another one
+            return;
+        }
         if epoch != self.epoch || !self.members.contains(&by) || !self.members.contains(&peer) {
             self.stale += 1;
             return;
@@ -81,10 +90,7 @@ impl Job {
     /// second time without the member that has more bad links.
     pub(super) fn judge_complaints(&mut self, now: Instant, out: &mut Vec<Command>) {
         let due = |complaint: &mut Complaint| now.since(complaint.since) >= DOUBT;
-        let Some(Complaint {
-            by, peer, reason, ..
-        }) = self.complaints.open.take_if(due)
-        else {
+        let Some(Complaint { by, peer, reason, .. }) = self.complaints.open.take_if(due) else {
             return;
         };
         if !self.complaints.again(&by, &peer) {

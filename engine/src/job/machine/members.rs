@@ -1,10 +1,12 @@
 //! Who comes and who goes.
 
+use std::collections::BTreeSet;
+
 use super::{Job, Peer, note};
 use crate::geometry::Assignment;
 use crate::ids::{Rank, Step, WorkerId};
 use crate::job::{Command, NoteKind, Offer, Phase};
-use crate::membership::{Member, Membership, Source};
+use crate::membership::{Membership, Source};
 use crate::time::Instant;
 
 impl Job {
@@ -31,7 +33,7 @@ impl Job {
             NoteKind::Joined,
             format!("{worker} is ready at {}", peer.address),
         ));
-        let committed = self.committed;
+        let committed = self.committed();
         self.peers.insert(worker.clone(), peer);
         match (&self.phase, offer) {
             (Phase::Gathering, offer) => {
@@ -60,6 +62,9 @@ impl Job {
             return;
         }
         out.push(note(NoteKind::Lost, format!("{worker} is gone: {reason}")));
+        self.orphan(worker);
+        self.pace.forget(worker);
+        self.checkpoint_writer_left(worker, out);
         if self.members.contains(worker) {
             if !killed {
                 self.lost_at.get_or_insert(now);
@@ -102,13 +107,7 @@ impl Job {
                 NoteKind::Paused,
                 format!("{reason}; no worker holds the state any more"),
             ));
-            self.hold(reason, true, out);
-            // Those that are left look for checkpoints again and say anew that they are ready.
-            self.members.clear();
-            self.condemned.clear();
-            self.peers.clear();
-            self.phase = Phase::Gathering;
-            self.gathering_since = None;
+            self.fall_back(self.committed(), reason, out);
         } else if (self.peers.len() as u32) < self.rules.min_workers {
             self.members.clear();
             self.phase = Phase::Paused;
@@ -121,7 +120,7 @@ impl Job {
         }
     }
 
-    fn hold(&mut self, reason: &str, forget: bool, out: &mut Vec<Command>) {
+    pub(super) fn hold(&mut self, reason: &str, forget: bool, out: &mut Vec<Command>) {
         self.raise(out);
         let workers = self.workers();
         out.push(Command::Hold {
@@ -151,10 +150,20 @@ impl Job {
         let room = self.rules.max_workers as usize;
         let stays = |worker: &&WorkerId| self.members.contains(*worker);
         let mut chosen: Vec<&WorkerId> = self.peers.keys().filter(stays).collect();
-        let others = |w: &&WorkerId| !self.members.contains(*w);
-        chosen.extend(self.peers.keys().filter(others).filter(|w| self.holds(w)));
-        if self.at_boundary() || chosen.len() < self.rules.min_workers as usize {
-            chosen.extend(self.peers.keys().filter(others).filter(|w| !self.holds(w)));
+        let drains = |w: &WorkerId| self.peers.get(w).is_some_and(|peer| peer.drains);
+        let others = |w: &&WorkerId| !self.members.contains(*w) && !drains(w);
+        let others: Vec<&WorkerId> = self.peers.keys().filter(others).collect();
+        chosen.extend(others.iter().filter(|w| self.holds(w)));
+        let mut rest: Vec<&WorkerId> = others.into_iter().filter(|w| !self.holds(w)).collect();
+        rest.sort_by_key(|w| !self.is_near(w));
+        let begins = self.members.is_empty();
+        let boundary = self.at_boundary();
+        // Whoever is far behind is waited for only if it must be.
+        let least = self.rules.min_workers as usize;
+        for worker in rest {
+            if begins || (boundary && self.is_near(worker)) || chosen.len() < least {
+                chosen.push(worker);
+            }
         }
         chosen.truncate(room);
         let mut chosen: Vec<WorkerId> = chosen.into_iter().cloned().collect();
@@ -167,15 +176,17 @@ impl Job {
         let chosen = self.choose();
         let count = chosen.len() as u32;
         let rank_of = |w: &WorkerId| chosen.iter().position(|c| c == w).map(|rank| Rank(rank as u32));
-        let first = if self.owners.is_empty() {
-            Assignment::fresh(self.rules.geometry.lanes, count)
-        } else {
+        let weights = self.weigh(&chosen);
+        let again = !self.owners.is_empty();
+        let first = if again {
             let kept: Vec<Option<Rank>> = self.owners.iter().map(|w| rank_of(w.as_ref()?)).collect();
-            Assignment::keeping(&kept, count)
+            Assignment::keeping(&kept, &weights)
+        } else {
+            Assignment::weighted(self.rules.geometry.lanes, &weights)
         };
         self.give_out(&first, &chosen);
         self.raise(out);
-        let (epoch, base, recompute) = (self.epoch, self.committed, self.disputes > 0);
+        let (epoch, base, recompute) = (self.epoch, self.committed(), self.corruption.recompute());
         let names: Vec<String> = chosen.iter().map(ToString::to_string).collect();
         out.push(note(
             NoteKind::Epoch,
@@ -184,27 +195,46 @@ impl Job {
                 names.join(", ")
             ),
         ));
-        let address_of = |w: &WorkerId| self.peers.get(w).map(|peer| peer.address);
-        let member = |w: &WorkerId| {
-            Some(Member {
-                worker: w.clone(),
-                address: address_of(w)?,
-            })
-        };
+        let finishing = base == self.rules.steps;
+        // A step that was skipped unseen has a checkpoint too, and the last one must.
+        let skipped = self.state < base && self.checkpoint_due(base);
+        let snapshot = skipped || (finishing && self.lacks_last_checkpoint());
         out.push(Command::Announce(Membership {
             epoch,
             base,
-            members: chosen.iter().filter_map(member).collect(),
+            state: self.state,
+            members: chosen.iter().filter_map(|w| self.member(w)).collect(),
             sources: self.sources(&chosen),
+            weights,
             first,
             recompute,
+            snapshot,
         }));
+        for worker in &chosen {
+            if let Some(peer) = self.peers.get_mut(worker) {
+                peer.donor = None;
+            }
+        }
+        // Whoever is out follows a member from now on; its donor may be out too.
+        let stays: BTreeSet<WorkerId> = chosen.iter().cloned().collect();
+        for donor in self
+            .members
+            .drain(..)
+            .filter(|member| !stays.contains(member))
+            .collect::<Vec<_>>()
+        {
+            self.orphan(&donor);
+        }
         self.members = chosen;
-        self.phase = if base == self.rules.steps {
+        if snapshot {
+            self.begin_checkpoint(base, out);
+        }
+        self.phase = if finishing {
             Phase::Finishing
         } else {
             Phase::Stepping
         };
+        self.pace.begin(now, again);
         self.inject(now, out);
     }
 
@@ -220,13 +250,13 @@ impl Job {
         let has_checkpoint = |w: &WorkerId| {
             self.peers
                 .get(w)
-                .is_some_and(|peer| peer.checkpoints.contains(&self.committed))
+                .is_some_and(|peer| peer.checkpoints.contains(&self.state))
         };
         let reader = members.iter().position(has_checkpoint);
         let source = |worker: &WorkerId| match (holder, reader) {
             (Some(_), _) if self.holds(worker) => Source::Held,
             (Some(donor), _) => Source::Peer(Rank(donor as u32)),
-            (None, _) if self.committed == Step(0) => Source::Seed,
+            (None, _) if self.state == Step(0) => Source::Seed,
             (None, Some(_)) if has_checkpoint(worker) => Source::Checkpoint,
             (None, reader) => Source::Peer(Rank(reader.unwrap_or_default() as u32)),
         };

@@ -1,23 +1,29 @@
 //! The verdict on the step in flight: commit it, compute it again, or end the job.
 
-use std::collections::BTreeMap;
-
+use super::guard::Judgement;
 use super::{Job, note};
 use crate::geometry::Assignment;
 use crate::ids::{Step, WorkerId};
 use crate::job::{Command, NoteKind, Outcome, Phase, Report};
 use crate::ledger::{Entry, Span};
+use crate::rank::Verdict;
 use crate::time::Instant;
+
+/// What changes at a boundary.
+struct Change {
+    leaving: Vec<WorkerId>,
+    reason: String,
+}
 
 impl Job {
     pub(super) fn reduced(&mut self, now: Instant, report: Report, out: &mut Vec<Command>) {
         self.seen(now, &report.worker);
-        let current = report.epoch == self.epoch && report.step == self.committed.next();
+        let current = report.epoch == self.epoch && report.step == self.committed().next();
         if !current || self.phase != Phase::Stepping || !self.members.contains(&report.worker) {
             self.stale += 1;
             return;
         }
-        let committed = self.committed;
+        let committed = self.committed();
         if let Some(peer) = self.peers.get_mut(&report.worker) {
             peer.at = Some(committed);
         }
@@ -26,16 +32,12 @@ impl Job {
     }
 
     fn try_commit(&mut self, now: Instant, out: &mut Vec<Command>) {
-        if self.reports.len() < self.members.len() || !self.condemned.is_empty() {
+        if self.reports.len() < self.members.len() || !self.condemned.is_empty() || !self.agree(now, out) {
             return;
         }
-        if let Some(odd) = odd_one_out(&self.reports) {
-            self.dispute(now, odd, out);
-            return;
-        }
-        let step = self.committed.next();
+        let step = self.committed().next();
         let reports = std::mem::take(&mut self.reports);
-        let Some(word) = reports.values().next() else {
+        let Some(Report { result, .. }) = reports.values().next() else {
             return;
         };
         let milliseconds = now.since(self.committed_at.unwrap_or(now)).as_secs_f64() * 1e3;
@@ -45,36 +47,53 @@ impl Job {
             self.end(Outcome::Failed(reason), out);
             return;
         }
+        let Judgement::Commit { skip } = self.judge(result, out) else {
+            return;
+        };
         let entry = Entry {
             step,
             epoch: self.epoch,
             workers: self.members.len() as u32,
-            digest: word.digest.clone(),
-            loss: word.loss,
+            digest: result.digest.clone(),
+            loss: result.loss,
             spans,
             milliseconds,
+            skipped: skip,
         };
-        let room = (self.rules.max_workers as usize).saturating_sub(self.members.len());
-        let joining = room.min(self.peers.len() - self.members.len());
-        let ends_epoch = joining > 0 && step < self.rules.steps;
+        self.commit(now, entry, out);
+    }
+
+    fn commit(&mut self, now: Instant, entry: Entry, out: &mut Vec<Command>) {
+        let (step, skip) = (entry.step, entry.skipped);
+        self.past.losses.push(if skip { f32::NAN } else { entry.loss });
+        self.state = step;
+        let last = step == self.rules.steps;
+        let change = if last { None } else { self.change_at_boundary() };
+        let snapshot = self.checkpoint_due(step);
         out.push(Command::Commit {
             workers: self.members.clone(),
-            epoch: self.epoch,
-            step,
-            ends_epoch,
-            recorded: self.recorded,
+            verdict: Verdict {
+                epoch: self.epoch,
+                step,
+                skip,
+                ends_epoch: change.is_some(),
+                snapshot,
+                recorded: self.recorded,
+            },
         });
         out.push(Command::Record(entry));
-        self.committed = step;
         for member in &self.members {
             if let Some(peer) = self.peers.get_mut(member) {
                 peer.at = Some(step);
             }
         }
+        if snapshot {
+            self.begin_checkpoint(step, out);
+        }
         self.complaints.forgive();
+        self.pace.committed(now);
         self.committed_at = Some(now);
         self.owners.clear();
-        self.disputes = 0;
         if let Some(lost_at) = self.lost_at.take() {
             let took = now.since(lost_at);
             out.push(note(
@@ -83,19 +102,52 @@ impl Job {
             ));
             out.push(Command::Recovered { took });
         }
-        if step == self.rules.steps {
+        if last {
             self.phase = Phase::Finishing;
             return;
         }
-        if ends_epoch {
-            self.announce(now, &format!("{joining} joining at the boundary"), out);
-        } else {
-            let fresh = Assignment::fresh(self.rules.geometry.lanes, self.members.len() as u32);
-            let members = std::mem::take(&mut self.members);
-            self.give_out(&fresh, &members);
-            self.members = members;
-            self.inject(now, out);
+        match change {
+            Some(Change { leaving, reason }) => {
+                for worker in &leaving {
+                    self.members.retain(|member| member != worker);
+                }
+                self.jump(&self.members.clone(), out);
+                self.announce(now, &reason, out);
+                for worker in leaving {
+                    self.evict(now, &worker, "its node is drained", out);
+                }
+            }
+            None => {
+                let fresh = Assignment::weighted(self.rules.geometry.lanes, self.pace.weights());
+                self.give_out(&fresh, &self.members.clone());
+                self.pace.begin(now, false);
+                self.inject(now, out);
+            }
         }
+    }
+
+    /// What the boundary after a step is used for, if it is: then the epoch ends with the step.
+    fn change_at_boundary(&self) -> Option<Change> {
+        let candidates = self.candidates();
+        let leaving = self.leaving(candidates.len());
+        let staying = self.members.len() - leaving.len();
+        let room = (self.rules.max_workers as usize).saturating_sub(staying);
+        let joining = room.min(candidates.len());
+        let mut reasons = Vec::new();
+        if joining > 0 {
+            reasons.push(format!("{joining} joining at the boundary"));
+        }
+        if !leaving.is_empty() {
+            reasons.push(format!("{} leaving", leaving.len()));
+        }
+        if reasons.is_empty() && self.is_lopsided() {
+            reasons.push("lanes follow the speed of members".to_owned());
+        }
+        if self.jumps() {
+            reasons.push("steps are skipped".to_owned());
+        }
+        let reason = reasons.join(", ");
+        (!reason.is_empty()).then_some(Change { leaving, reason })
     }
 
     /// Every sample of the step exactly once, by the loaders' own word.
@@ -116,45 +168,4 @@ impl Job {
             Err(format!("step {step}: samples {reached}..{end} were not used"))
         }
     }
-
-    /// Members hold different results: compute the step again, and if it happens again, without the odd one.
-    fn dispute(&mut self, now: Instant, odd: Option<WorkerId>, out: &mut Vec<Command>) {
-        self.disputes += 1;
-        let step = self.committed.next();
-        let who = odd.as_ref().map_or("no majority".to_owned(), |worker| {
-            format!("{worker} is the odd one")
-        });
-        out.push(note(
-            NoteKind::Corruption,
-            format!("digests of step {step} differ: {who}"),
-        ));
-        match (self.disputes, odd) {
-            (1, _) => self.announce(now, "digests differ; computing the step again", out),
-            (_, Some(worker)) => self.evict(now, &worker, "its results differ from everyone else's", out),
-            (_, None) => {
-                let reason =
-                    format!("digests of step {step} differ twice without a majority; check the hardware");
-                self.end(Outcome::Failed(reason), out);
-            }
-        }
-    }
-}
-
-/// `None` when all digests agree; else the one worker outside the majority, if there is just one.
-#[expect(
-    clippy::option_option,
-    reason = "three answers: agreed, one odd worker, no majority"
-)]
-fn odd_one_out(reports: &BTreeMap<WorkerId, Report>) -> Option<Option<WorkerId>> {
-    let mut camps: BTreeMap<&str, Vec<&WorkerId>> = BTreeMap::new();
-    for report in reports.values() {
-        camps.entry(&report.digest).or_default().push(&report.worker);
-    }
-    if camps.len() <= 1 {
-        return None;
-    }
-    let odd = camps
-        .values()
-        .find(|camp| camp.len() == 1 && camps.len() == 2 && reports.len() > 2);
-    Some(odd.map(|camp| camp[0].clone()))
 }

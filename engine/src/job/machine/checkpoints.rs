@@ -1,0 +1,178 @@
+//! Checkpoints: who writes which part, and when one is whole. Nobody waits for them but the job's end.
+
+use std::collections::BTreeMap;
+
+use super::{Job, note};
+use crate::ids::{Epoch, Step, WorkerId};
+use crate::job::{Command, NoteKind, Outcome, Phase};
+use crate::rank::Snapshot;
+
+/// The newest attempt at a checkpoint, and the last that succeeded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Checkpoints {
+    attempt: Option<Attempt>,
+    sealed: Option<Step>,
+}
+
+#[derive(Clone, Debug)]
+struct Attempt {
+    step: Step,
+    epoch: Epoch,
+    /// By part: who writes it.
+    writers: Vec<WorkerId>,
+    /// By part: what the manifest is to say of it.
+    written: BTreeMap<u32, String>,
+    /// Who writes the manifest, once all parts are there.
+    sealer: Option<WorkerId>,
+}
+
+impl Job {
+    /// Whether a checkpoint of `step` is due.
+    pub(super) fn checkpoint_due(&self, step: Step) -> bool {
+        let every = self.rules.checkpoint_every;
+        step == self.rules.steps || (every > 0 && step.0.is_multiple_of(every))
+    }
+
+    /// Whether the last step's checkpoint is still to be written.
+    pub(super) fn lacks_last_checkpoint(&self) -> bool {
+        self.checkpoints.sealed != Some(self.rules.steps)
+    }
+
+    /// Members are told to take a snapshot of `step` in this epoch.
+    pub(super) fn begin_checkpoint(&mut self, step: Step, out: &mut Vec<Command>) {
+        if let Some(old) = self.checkpoints.attempt.take()
+            && old.step < step
+        {
+            let text = format!(
+                "the checkpoint of step {} is given up: {} of {} parts are written, and that of step {step} is due",
+                old.step,
+                old.written.len(),
+                old.writers.len()
+            );
+            out.push(note(NoteKind::Checkpoint, text));
+        }
+        self.checkpoints.attempt = Some(Attempt {
+            step,
+            epoch: self.epoch,
+            writers: self.members.clone(),
+            written: BTreeMap::new(),
+            sealer: None,
+        });
+    }
+
+    pub(super) fn shard_written(
+        &mut self,
+        worker: &WorkerId,
+        snapshot: Snapshot,
+        record: String,
+        out: &mut Vec<Command>,
+    ) {
+        let Snapshot {
+            step, epoch, shard, ..
+        } = snapshot;
+        let expected = |attempt: &&mut Attempt| {
+            (attempt.step, attempt.epoch) == (step, epoch)
+                && attempt.writers.get(shard as usize) == Some(worker)
+        };
+        let Some(attempt) = self.checkpoints.attempt.as_mut().filter(expected) else {
+            self.stale += 1;
+            return;
+        };
+        attempt.written.insert(shard, record);
+        self.try_seal(out);
+    }
+
+    fn try_seal(&mut self, out: &mut Vec<Command>) {
+        let Some(attempt) = &mut self.checkpoints.attempt else {
+            return;
+        };
+        if attempt.written.len() < attempt.writers.len() || attempt.sealer.is_some() {
+            return;
+        }
+        let writers = attempt.writers.iter();
+        let Some(worker) = writers
+            .chain(self.peers.keys())
+            .find(|w| self.peers.contains_key(*w))
+            .cloned()
+        else {
+            return;
+        };
+        attempt.sealer = Some(worker.clone());
+        out.push(Command::Seal {
+            worker,
+            step: attempt.step,
+            epoch: attempt.epoch,
+            shards: attempt.written.values().cloned().collect(),
+        });
+    }
+
+    pub(super) fn checkpoint_written(
+        &mut self,
+        worker: &WorkerId,
+        step: Step,
+        weights: String,
+        out: &mut Vec<Command>,
+    ) {
+        // One that was sealed before the ledger was cut back, or by a leader before this one, is there all the same.
+        if step > self.committed() {
+            self.stale += 1;
+            return;
+        }
+        self.checkpoints.attempt.take_if(|attempt| attempt.step == step);
+        self.checkpoints.sealed = self.checkpoints.sealed.max(Some(step));
+        out.push(note(
+            NoteKind::Checkpoint,
+            format!("the checkpoint of step {step} is complete, sealed by {worker}"),
+        ));
+        out.push(Command::RecordCheckpoint { step, weights });
+        self.try_end(out);
+    }
+
+    pub(super) fn checkpoint_failed(
+        &mut self,
+        worker: &WorkerId,
+        step: Step,
+        reason: &str,
+        out: &mut Vec<Command>,
+    ) {
+        let current = self.checkpoints.attempt.take_if(|attempt| attempt.step == step);
+        if current.is_none() {
+            self.stale += 1;
+        } else if self.phase == Phase::Finishing && step == self.rules.steps {
+            let reason = format!("{worker} cannot write the last checkpoint: {reason}");
+            self.end(Outcome::Failed(reason), out);
+        } else {
+            out.push(note(
+                NoteKind::Checkpoint,
+                format!("the checkpoint of step {step} is given up: {worker}: {reason}"),
+            ));
+        }
+    }
+
+    /// A worker is gone, and with it the part that it was to write; a manifest can be written by another.
+    pub(super) fn checkpoint_writer_left(&mut self, worker: &WorkerId, out: &mut Vec<Command>) {
+        let Some(attempt) = &mut self.checkpoints.attempt else {
+            return;
+        };
+        let parts = (0u32..).zip(&attempt.writers);
+        let lacking = parts.filter(|(part, _)| !attempt.written.contains_key(part));
+        if lacking.into_iter().any(|(_, writer)| writer == worker) {
+            let step = attempt.step;
+            self.checkpoints.attempt = None;
+            out.push(note(
+                NoteKind::Checkpoint,
+                format!(
+                    "the checkpoint of step {step} is given up: {worker} is gone before its part was written"
+                ),
+            ));
+        } else if attempt.sealer.take_if(|sealer| sealer == worker).is_some() {
+            self.try_seal(out);
+        }
+    }
+
+    /// The ledger is cut back to `step`: later checkpoints do not count.
+    pub(super) fn cut_checkpoints(&mut self, step: Step) {
+        self.checkpoints.attempt = None;
+        self.checkpoints.sealed.take_if(|sealed| *sealed > step);
+    }
+}
