@@ -28,7 +28,12 @@ pub(crate) enum Kind {
     /// The same in the middle of what it does.
     PauseWithin { place: Place, commands: u64, lasts: u64 },
     /// Nothing passes from one place to another.
-    Cut { from: Place, to: Place, both: bool, lasts: u64 },
+    Cut {
+        from: Place,
+        to: Place,
+        both: bool,
+        lasts: u64,
+    },
     /// Nothing passes from and to a place.
     Isolate { place: Place, lasts: u64 },
     /// Their connections break.
@@ -54,15 +59,27 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Crash { place: Place::Worker(_), .. } => "worker crash",
+            Self::Crash {
+                place: Place::Worker(_),
+                ..
+            } => "worker crash",
             Self::Crash { .. } => "coordinator crash",
-            Self::CrashWithin { place: Place::Worker(_), .. } => "worker crash between two commands",
+            Self::CrashWithin {
+                place: Place::Worker(_),
+                ..
+            } => "worker crash between two commands",
             Self::CrashWithin { .. } => "coordinator crash between two commands",
             Self::CrashWorkers { .. } => "crash of all workers",
             Self::CrashAll { .. } => "crash of all",
-            Self::Pause { place: Place::Worker(_), .. } => "worker pause",
+            Self::Pause {
+                place: Place::Worker(_),
+                ..
+            } => "worker pause",
             Self::Pause { .. } => "coordinator pause",
-            Self::PauseWithin { place: Place::Worker(_), .. } => "worker pause between two commands",
+            Self::PauseWithin {
+                place: Place::Worker(_),
+                ..
+            } => "worker pause between two commands",
             Self::PauseWithin { .. } => "coordinator pause between two commands",
             Self::Cut { both: true, .. } => "two-way cut",
             Self::Cut { .. } => "one-way cut",
@@ -126,15 +143,37 @@ fn any_kind(dice: &mut Dice, coordinators: usize, slots: usize) -> Kind {
     let commands = 1 + dice.below(25);
     match dice.below(100) {
         0..15 => Kind::Crash { place: worker, back },
-        15..19 => Kind::Crash { place: coordinator, back },
-        19..25 => Kind::CrashWithin { place: worker, commands, back },
-        25..31 => Kind::CrashWithin { place: coordinator, commands, back },
+        15..19 => Kind::Crash {
+            place: coordinator,
+            back,
+        },
+        19..25 => Kind::CrashWithin {
+            place: worker,
+            commands,
+            back,
+        },
+        25..31 => Kind::CrashWithin {
+            place: coordinator,
+            commands,
+            back,
+        },
         31..34 => Kind::CrashWorkers { back },
         34..36 => Kind::CrashAll { back },
         36..40 => Kind::Pause { place: worker, lasts },
-        40..44 => Kind::Pause { place: coordinator, lasts },
-        44..46 => Kind::PauseWithin { place: worker, commands, lasts },
-        46..50 => Kind::PauseWithin { place: coordinator, commands, lasts },
+        40..44 => Kind::Pause {
+            place: coordinator,
+            lasts,
+        },
+        44..46 => Kind::PauseWithin {
+            place: worker,
+            commands,
+            lasts,
+        },
+        46..50 => Kind::PauseWithin {
+            place: coordinator,
+            commands,
+            lasts,
+        },
         50..56 => {
             let ends = match dice.below(4) {
                 0 => (coordinator, Place::Store),
@@ -142,18 +181,34 @@ fn any_kind(dice: &mut Dice, coordinators: usize, slots: usize) -> Kind {
                 2 => (worker, coordinator),
                 _ => (worker, Place::Worker(other)),
             };
-            Kind::Cut { from: ends.0, to: ends.1, both: dice.chance(50), lasts }
+            Kind::Cut {
+                from: ends.0,
+                to: ends.1,
+                both: dice.chance(50),
+                lasts,
+            }
         }
         56..60 => Kind::Isolate { place: any, lasts },
         60..66 => Kind::Break {
             a: worker,
-            b: if dice.chance(50) { coordinator } else { Place::Worker(other) },
+            b: if dice.chance(50) {
+                coordinator
+            } else {
+                Place::Worker(other)
+            },
         },
         66..69 => Kind::StoreDown { lasts },
         69..71 => Kind::StoreSlow { lasts },
-        71..77 => Kind::Slow { slot, factor: 2 + dice.below(20), lasts },
+        71..77 => Kind::Slow {
+            slot,
+            factor: 2 + dice.below(20),
+            lasts,
+        },
         77..81 => Kind::WrongGradient { slot },
-        81..94 => Kind::Stale { place: any, which: dice.next() },
+        81..94 => Kind::Stale {
+            place: any,
+            which: dice.next(),
+        },
         94..97 => Kind::Drain { slot, lasts },
         _ => Kind::DiskFull { slot, lasts },
     }

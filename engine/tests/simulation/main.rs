@@ -7,7 +7,11 @@
 //! | `LOCKSTEP_SIM_SEED=K` | runs one, and tells its story |
 //! | `LOCKSTEP_SIM_FAULTS=3,7` | with only these of its faults |
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a broken world must stop the test")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a broken world must stop the test"
+)]
 
 mod cluster;
 mod faults;
@@ -16,8 +20,8 @@ mod plan;
 mod reference;
 mod shrink;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster::Tally;
 
@@ -88,12 +92,15 @@ fn run_all(count: u64) -> (Tally, Option<(u64, String)>) {
                         break;
                     }
                     match shrink::run(seed, None, false) {
-                        Ok(tally) => tally.into_iter().for_each(|(k, n)| *mine.entry(k).or_default() += n),
+                        Ok(tally) => tally
+                            .into_iter()
+                            .for_each(|(k, n)| *mine.entry(k).or_default() += n),
                         Err(failure) => failed = Some((seed, failure)),
                     }
                 }
                 let mut total = total.lock().unwrap();
-                mine.into_iter().for_each(|(k, n)| *total.0.entry(k).or_default() += n);
+                mine.into_iter()
+                    .for_each(|(k, n)| *total.0.entry(k).or_default() += n);
                 if let Some(failed) = failed {
                     next.store(count, Ordering::Relaxed);
                     if total.1.as_ref().is_none_or(|(seed, _)| failed.0 < *seed) {
@@ -109,4 +116,46 @@ fn run_all(count: u64) -> (Tally, Option<(u64, String)>) {
 /// A simulation that meets no faults proves nothing.
 fn assert_met(tally: &Tally, count: u64) {
     let _ = (tally, count);
+}
+
+#[test]
+fn survey() {
+    let Some(count) = number("SURVEY") else { return };
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = AtomicU64::new(0);
+    let all: Mutex<std::collections::BTreeMap<String, (u64, u64)>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        break;
+                    }
+                    if let Err(failure) = shrink::run(seed, None, false) {
+                        let key: String = failure
+                            .chars()
+                            .take(70)
+                            .map(|c| if c.is_ascii_digit() { '9' } else { c })
+                            .collect();
+                        let mut all = all.lock().unwrap();
+                        all.entry(key).or_insert((0, seed)).0 += 1;
+                    }
+                }
+            });
+        }
+    });
+    for (text, (times, seed)) in all.into_inner().unwrap() {
+        println!("{times:>6} e.g. {seed:>6} {text}");
+    }
+}
+
+#[test]
+fn shrink_one() {
+    let Some(seed) = number("SHRINK") else { return };
+    if let Err(failure) = shrink::run(seed, None, false) {
+        let (only, failure) = shrink::shrink(seed, failure);
+        let failure: String = failure.chars().take(300).collect();
+        println!("{failure}\n{}", replay(seed, Some(&only)));
+    }
 }

@@ -75,8 +75,13 @@ impl Plan {
         // Nothing tells a lone wrong copy from a right one, so weights go wrong only where nobody dies.
         let calm = dice.chance(10) && max_workers > 1;
         let kills = if calm { 0 } else { dice.below(8).saturating_sub(5) };
-        let policy = [BadStep::Stop, BadStep::Skip, BadStep::Skip, BadStep::Rollback, BadStep::Rollback]
-            [dice.below(5) as usize];
+        let policy = [
+            BadStep::Stop,
+            BadStep::Skip,
+            BadStep::Skip,
+            BadStep::Rollback,
+            BadStep::Rollback,
+        ][dice.below(5) as usize];
         let mut bad = BTreeMap::new();
         if dice.chance(30) {
             for _ in 0..1 + dice.below(3) {
@@ -111,7 +116,13 @@ impl Plan {
         let slots = (max_workers as u64 + dice.below(3)) as usize;
         // Some come late: the job grows.
         let starts = (0..slots)
-            .map(|_| if dice.chance(25) { dice.below(900 * MS) } else { dice.below(100 * MS) })
+            .map(|_| {
+                if dice.chance(25) {
+                    dice.below(900 * MS)
+                } else {
+                    dice.below(100 * MS)
+                }
+            })
             .collect();
         let coordinators = [1, 2, 3, 3][dice.below(4) as usize];
         Self {

@@ -104,7 +104,13 @@ pub(crate) fn undisturbed(plan: &Plan) -> Result<(u64, BTreeSet<Step>), Step> {
 }
 
 fn is_bad(factor: f32, losses: &[f32], loss: f32, finite: bool) -> bool {
-    let mut good: Vec<f32> = losses.iter().rev().copied().filter(|l| l.is_finite()).take(32).collect();
+    let mut good: Vec<f32> = losses
+        .iter()
+        .rev()
+        .copied()
+        .filter(|l| l.is_finite())
+        .take(32)
+        .collect();
     good.sort_by(f32::total_cmp);
     let spike = good.len() >= 8 && factor > 0.0 && loss > factor * good[good.len() / 2];
     !loss.is_finite() || !finite || spike

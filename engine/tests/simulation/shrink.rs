@@ -44,7 +44,11 @@ pub(crate) fn shrink(seed: u64, failure: String) -> (Vec<usize>, String) {
             }
         }
         if !shrunk || size > only.len() {
-            size = if size == 1 && !shrunk { 0 } else { (size / 2).max(usize::from(shrunk)) };
+            size = if size == 1 && !shrunk {
+                0
+            } else {
+                (size / 2).max(usize::from(shrunk))
+            };
         }
     }
     (only, failure)

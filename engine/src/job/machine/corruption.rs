@@ -119,8 +119,16 @@ impl Job {
             NoteKind::Corruption,
             format!("the weights before step {step} differ: {who}"),
         ));
+        self.distrust_checkpoint(out);
         if let Some(worker) = odd {
             self.strike(now, &worker, "its weights differ from everyone else's", out);
+            // Whoever follows may have them from it.
+            let members = &self.members;
+            let followers = self.workers().into_iter().filter(|peer| !members.contains(peer));
+            for follower in followers.collect::<Vec<_>>() {
+                let reason = format!("its state may be that of {worker}, whose weights are wrong");
+                self.evict(now, &follower, &reason, out);
+            }
             self.evict(now, &worker, "its weights differ from everyone else's", out);
             return;
         }
@@ -137,7 +145,7 @@ impl Job {
         }
         let said = |report: &Report| Some((report.worker.clone(), report.result.weights.clone()?));
         self.corruption.weights = Some((step, self.reports.values().filter_map(said).collect()));
-        self.fall_back(Step(step.0 - 1), "nobody knows whose weights are right", out);
+        self.go_back(Step(step.0 - 1), "nobody knows whose weights are right", out);
     }
 
     /// Counts a wrong result against a worker's slot, and takes it out at the second.

@@ -33,9 +33,15 @@ pub(crate) enum Role {
     #[default]
     Down,
     /// It asks for the lease.
-    Idle { asked: u64 },
+    Idle {
+        asked: u64,
+    },
     /// It has the lease and reads the store.
-    Loading { term: u64, until: u64, asked: u64 },
+    Loading {
+        term: u64,
+        until: u64,
+        asked: u64,
+    },
     Leading(Box<Leader>),
 }
 
@@ -139,12 +145,18 @@ impl World {
     }
 
     pub(crate) fn replied(&mut self, who: Process, reply: Reply) {
-        let Place::Coordinator(index) = who.place else { return };
+        let Place::Coordinator(index) = who.place else {
+            return;
+        };
         let clock = self.coordinators[index].life.clock(self.now);
         match (&mut self.coordinators[index].role, reply) {
-            (Role::Idle { .. }, Reply::Leased { term, sent }) => {
+            (Role::Idle { asked }, Reply::Leased { term, sent }) if *asked == sent => {
                 let until = sent + TRUST;
-                self.coordinators[index].role = Role::Loading { term, until, asked: clock };
+                self.coordinators[index].role = Role::Loading {
+                    term,
+                    until,
+                    asked: clock,
+                };
                 self.ask(who, Request::Load { term });
             }
             (Role::Loading { term, until, .. }, Reply::Leased { term: of, sent }) if *term == of => {
@@ -156,7 +168,14 @@ impl World {
             (Role::Loading { .. } | Role::Leading(_), Reply::Refused) => {
                 self.step_down(index, "the store refuses it");
             }
-            (Role::Loading { term, until, .. }, Reply::Loaded { term: of, epoch, ledger }) if *term == of => {
+            (
+                Role::Loading { term, until, .. },
+                Reply::Loaded {
+                    term: of,
+                    epoch,
+                    ledger,
+                },
+            ) if *term == of => {
                 let (term, until) = (*term, *until);
                 self.begin_to_lead(index, term, until, epoch, &ledger);
             }
@@ -180,7 +199,12 @@ impl World {
     }
 
     fn begin_to_lead(&mut self, index: usize, term: u64, until: u64, epoch: Epoch, ledger: &[Entry]) {
-        self.tell(|| format!("coordinator {index} leads in term {term}: epoch {epoch}, step {}", ledger.len()));
+        self.tell(|| {
+            format!(
+                "coordinator {index} leads in term {term}: epoch {epoch}, step {}",
+                ledger.len()
+            )
+        });
         self.count("leaders");
         let job = Job::new(self.plan.rules.clone(), epoch, Past::of(ledger));
         let slots = (self.plan.slots - self.quarantined.len()) as u32;
@@ -238,7 +262,9 @@ impl World {
                     self.step_down(index, "its lease is over by its own clock");
                     return;
                 }
-                let commands = leader.job.step(Instant(Duration::from_micros(clock)), event.clone());
+                let commands = leader
+                    .job
+                    .step(Instant(Duration::from_micros(clock)), event.clone());
                 leader.outbox.extend(commands.iter().cloned());
                 if self.story && event != Event::Tick && !matches!(event, Event::Heartbeat(_)) {
                     self.tell(|| format!("  to coordinator {index}: {event:?}"));
@@ -272,7 +298,9 @@ impl World {
     }
 
     fn to_worker(&mut self, index: usize, worker: &WorkerId, payload: Payload) {
-        let conn = self.leader(index).and_then(|leader| leader.sessions.get(worker).copied());
+        let conn = self
+            .leader(index)
+            .and_then(|leader| leader.sessions.get(worker).copied());
         if let Some(conn) = conn {
             self.send(conn, 1, payload);
         }
@@ -297,7 +325,12 @@ impl World {
                     self.to_worker(index, &member.worker, Payload::ToWorker(event));
                 }
             }
-            Command::Hold { workers, epoch, forget, .. } => {
+            Command::Hold {
+                workers,
+                epoch,
+                forget,
+                ..
+            } => {
                 for worker in &workers {
                     let event = rank::Event::Held { epoch, forget };
                     self.to_worker(index, worker, Payload::ToWorker(event));
@@ -310,9 +343,18 @@ impl World {
                 }
             }
             Command::Follow { worker, epoch, donor } => {
-                self.to_worker(index, &worker, Payload::ToWorker(rank::Event::Follow { epoch, donor }));
+                self.to_worker(
+                    index,
+                    &worker,
+                    Payload::ToWorker(rank::Event::Follow { epoch, donor }),
+                );
             }
-            Command::Seal { worker, step, epoch, shards } => {
+            Command::Seal {
+                worker,
+                step,
+                epoch,
+                shards,
+            } => {
                 self.to_worker(index, &worker, Payload::Seal { step, epoch, shards });
             }
             Command::Evict { worker, .. } => {
@@ -339,7 +381,9 @@ impl World {
             }
             Command::Record(entry) => self.write(index, Write::Record(entry)),
             Command::Truncate(step) => self.write(index, Write::Truncate(step)),
-            Command::RecordCheckpoint { step, weights } => self.write(index, Write::Checkpoint(step, weights)),
+            Command::RecordCheckpoint { step, weights } => {
+                self.write(index, Write::Checkpoint(step, weights))
+            }
             Command::Note { kind, text } => self.tell(|| format!("{kind:?}: {text}")),
             Command::Recovered { .. } => self.count("recoveries"),
             Command::End { outcome, .. } => self.write(index, Write::End(outcome)),
@@ -385,7 +429,11 @@ impl World {
 
     pub(crate) fn session_closed(&mut self, index: usize, conn: ConnId) {
         let Some(leader) = self.leader(index) else { return };
-        let worker = leader.sessions.iter().find(|(_, of)| **of == conn).map(|(worker, _)| worker.clone());
+        let worker = leader
+            .sessions
+            .iter()
+            .find(|(_, of)| **of == conn)
+            .map(|(worker, _)| worker.clone());
         if let Some(worker) = worker {
             leader.sessions.remove(&worker);
             let reason = "connection closed".to_owned();

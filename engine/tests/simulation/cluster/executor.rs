@@ -63,7 +63,9 @@ impl World {
         self.check_task(slot, &task);
         let Some(run) = self.run_of(slot) else { return };
         if run.task.is_some() {
-            self.violated(format!("slot {slot} is given {task:?} while another task is under way"));
+            self.violated(format!(
+                "slot {slot} is given {task:?} while another task is under way"
+            ));
             return;
         }
         run.task = Some((id, task.clone()));
@@ -85,7 +87,9 @@ impl World {
         let took = Duration::from_micros(self.workers[slot].compute_took);
         let process = self.worker_process(slot);
         let Some(run) = self.run_of(slot) else { return };
-        let Some((_, task)) = run.task.take_if(|(of, _)| *of == id) else { return };
+        let Some((_, task)) = run.task.take_if(|(of, _)| *of == id) else {
+            return;
+        };
         let mut end = TaskEnd::Done;
         match task {
             Task::Enter { membership, keep } => {
@@ -104,29 +108,41 @@ impl World {
                     return;
                 };
                 self.set_state(slot, step, state, false);
-                self.feed_all(slot, &Item::Snapshot { step, state, tainted: false });
+                self.feed_all(
+                    slot,
+                    &Item::Snapshot {
+                        step,
+                        state,
+                        tainted: false,
+                    },
+                );
             }
             Task::Skip { to } => {
-                let Some((_, state)) = run.state else { return };
-                let tainted = run.tainted;
-                self.set_state(slot, to, state, tainted);
-                self.feed_all(slot, &Item::Skipped { to });
+                if let Some((_, state)) = run.state {
+                    let tainted = run.tainted;
+                    self.set_state(slot, to, state, tainted);
+                    self.feed_all(slot, &Item::Skipped { to });
+                }
             }
             Task::Compute { step, lane } => {
-                let Some((_, state)) = run.state else { return };
-                run.lanes.insert(lane, reference::lane_gradient(&geometry, state, step, lane));
+                // Unless it was told to forget it in the meantime.
+                if let Some((_, state)) = run.state {
+                    run.lanes
+                        .insert(lane, reference::lane_gradient(&geometry, state, step, lane));
+                }
                 end = TaskEnd::Computed { took };
             }
-            Task::Apply { step, skip } => self.apply(slot, step, skip),
+            Task::Apply { step, skip } if run.state.is_some() => self.apply(slot, step, skip),
             Task::Snapshot(snapshot) => {
-                let Some((step, state)) = run.state else { return };
-                if step != snapshot.step {
-                    self.violated(format!("slot {slot} at {step} is to copy {}", snapshot.step));
+                if let Some((step, state)) = run.state {
+                    if step != snapshot.step {
+                        self.violated(format!("slot {slot} at {step} is to copy {}", snapshot.step));
+                    }
+                    let at = self.now + self.dice.below(40 * MS);
+                    self.at(at, What::Written(process, Written::Shard(snapshot, state)));
                 }
-                let at = self.now + self.dice.below(40 * MS);
-                self.at(at, What::Written(process, Written::Shard(snapshot, state)));
             }
-            Task::Finish { .. } => {}
+            Task::Apply { .. } | Task::Finish { .. } => {}
             Task::Follow { .. } | Task::Reduce { .. } => return,
         }
         self.check_state(slot);
@@ -145,10 +161,14 @@ impl World {
         let wrong = std::mem::take(&mut self.workers[slot].wrong_weights);
         let Some(run) = self.run_of(slot) else { return };
         let (Some((held, state)), Some((epoch, of, gradient))) = (run.state, run.reduced) else {
-            self.violated(format!("slot {slot} is to apply {step}, but has no state or no gradient"));
+            self.violated(format!(
+                "slot {slot} is to apply {step}, but has no state or no gradient"
+            ));
             return;
         };
-        let told = run.told.map(|verdict| (verdict.epoch, verdict.step, verdict.skip));
+        let told = run
+            .told
+            .map(|verdict| (verdict.epoch, verdict.step, verdict.skip));
         if told != Some((epoch, step, skip)) || held.next() != step || of != step {
             self.violated(format!(
                 "slot {slot} at {held} applies {step} with the gradient of {of} of epoch {epoch}, told {told:?}"
@@ -156,10 +176,15 @@ impl World {
             return;
         }
         let mut tainted = run.tainted;
-        let mut state = if skip { state } else { reference::apply(state, gradient) };
+        let mut state = if skip {
+            state
+        } else {
+            reference::apply(state, gradient)
+        };
         if wrong {
             (state, tainted) = (state ^ 1, true);
             self.count("weights made wrong");
+            self.watch.wrongs += 1;
             self.watch.really_wrong.insert(slot);
         }
         self.set_state(slot, step, state, tainted);
@@ -171,13 +196,26 @@ impl World {
         let process = self.worker_process(slot);
         let me = self.workers[slot].id.clone().unwrap();
         let Some(run) = self.run_of(slot) else { return };
-        let members = run.membership.as_ref().map(|m| m.members.clone()).unwrap_or_default();
-        run.links.retain(|peer, _| members.iter().any(|m| m.worker == *peer));
-        for peer in members.into_iter().map(|member| member.worker).filter(|peer| *peer != me) {
+        let members = run
+            .membership
+            .as_ref()
+            .map(|m| m.members.clone())
+            .unwrap_or_default();
+        run.links
+            .retain(|peer, _| members.iter().any(|m| m.worker == *peer));
+        for peer in members
+            .into_iter()
+            .map(|member| member.worker)
+            .filter(|peer| *peer != me)
+        {
             if self.run_of(slot).is_none_or(|run| run.links.contains_key(&peer)) {
                 continue;
             }
-            let conn = self.connect(process, Place::Worker(peer.slot as usize), Payload::Peer(me.clone()));
+            let conn = self.connect(
+                process,
+                Place::Worker(peer.slot as usize),
+                Payload::Peer(me.clone()),
+            );
             if self.slot_of(&peer).is_none() {
                 self.network.conns[conn].open[1] = false;
                 let at = self.now + self.delay();
@@ -193,7 +231,9 @@ impl World {
         let me = self.workers[slot].id.clone().unwrap();
         let Some(run) = self.run_of(slot) else { return };
         let Some(membership) = run.membership.clone().filter(|m| m.epoch == epoch) else {
-            self.violated(format!("slot {slot} reduces in epoch {epoch} that it did not enter"));
+            self.violated(format!(
+                "slot {slot} reduces in epoch {epoch} that it did not enter"
+            ));
             return;
         };
         let assignment = membership.assignment(step);
@@ -226,9 +266,13 @@ impl World {
         let compare = self.plan.compare_every;
         let wrong = self.workers[slot].wrong_gradient;
         let Some(run) = self.run_of(slot) else { return };
-        let Some((_, Task::Reduce { epoch, step })) = run.task else { return };
-        let Some(mut gradient) =
-            run.heard.get(&(epoch, step)).and_then(|nodes| reference::combine(nodes, Node::root(lanes)))
+        let Some((_, Task::Reduce { epoch, step })) = run.task else {
+            return;
+        };
+        let Some(mut gradient) = run
+            .heard
+            .get(&(epoch, step))
+            .and_then(|nodes| reference::combine(nodes, Node::root(lanes)))
         else {
             return;
         };
@@ -270,15 +314,27 @@ impl World {
                 job::Event::CheckpointFailed { worker, step, reason }
             }
             Written::Shard(snapshot, state) => {
-                self.shards.insert((snapshot.step, snapshot.epoch, snapshot.shard), state);
+                self.shards
+                    .insert((snapshot.step, snapshot.epoch, snapshot.shard), state);
                 let record = format!("{state:x}");
-                job::Event::ShardWritten { worker, snapshot, record }
+                job::Event::ShardWritten {
+                    worker,
+                    snapshot,
+                    record,
+                }
             }
             Written::Manifest { step, epoch, of } => {
-                let parts: Vec<Option<u64>> =
-                    (0..of).map(|shard| self.shards.get(&(step, epoch, shard)).copied()).collect();
-                let Some(parts) = parts.into_iter().collect::<Option<Vec<u64>>>().filter(|p| !p.is_empty()) else {
-                    self.violated(format!("the checkpoint of {step} of epoch {epoch} is sealed without all its parts"));
+                let parts: Vec<Option<u64>> = (0..of)
+                    .map(|shard| self.shards.get(&(step, epoch, shard)).copied())
+                    .collect();
+                let Some(parts) = parts
+                    .into_iter()
+                    .collect::<Option<Vec<u64>>>()
+                    .filter(|p| !p.is_empty())
+                else {
+                    self.violated(format!(
+                        "the checkpoint of {step} of epoch {epoch} is sealed without all its parts"
+                    ));
                     return;
                 };
                 let whole = parts.windows(2).all(|pair| pair[0] == pair[1]);
@@ -287,7 +343,11 @@ impl World {
                 let state = *self.sealed.entry(step).or_insert(state);
                 self.count("checkpoints sealed");
                 let weights = format!("{state:x}");
-                job::Event::CheckpointWritten { worker, step, weights }
+                job::Event::CheckpointWritten {
+                    worker,
+                    step,
+                    weights,
+                }
             }
         };
         // It may die between the write and the word.

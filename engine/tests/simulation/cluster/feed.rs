@@ -15,11 +15,21 @@ use crate::reference;
 /// What a feed gives.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    Snapshot { step: Step, state: u64, tainted: bool },
+    Snapshot {
+        step: Step,
+        state: u64,
+        tainted: bool,
+    },
     /// The gradient of a step, or that it was thrown away.
-    Gradient { step: Step, gradient: u64, skip: bool },
+    Gradient {
+        step: Step,
+        gradient: u64,
+        skip: bool,
+    },
     /// All steps up to this one were skipped.
-    Skipped { to: Step },
+    Skipped {
+        to: Step,
+    },
 }
 
 /// A follower's end.
@@ -73,7 +83,11 @@ impl World {
             }
             _ => Item::Snapshot { step, state, tainted },
         };
-        let takes = if matches!(item, Item::Snapshot { .. }) { self.dice.below(30 * MS) } else { 0 };
+        let takes = if matches!(item, Item::Snapshot { .. }) {
+            self.dice.below(30 * MS)
+        } else {
+            0
+        };
         self.send_after(takes, conn, 1, Payload::Fed(item));
     }
 
@@ -95,7 +109,10 @@ impl World {
 
     /// The state is gone, and with it the feed.
     pub(crate) fn stop_feeding(&mut self, slot: usize) {
-        let fed = self.run_of(slot).map(|run| std::mem::take(&mut run.fed)).unwrap_or_default();
+        let fed = self
+            .run_of(slot)
+            .map(|run| std::mem::take(&mut run.fed))
+            .unwrap_or_default();
         for conn in fed {
             self.close(conn, 1, false);
         }
@@ -122,7 +139,9 @@ impl World {
 
     /// If the task is to follow and there is something, take it.
     fn take_from_feed(&mut self, slot: usize) {
-        let Some(run) = self.workers[slot].run.as_mut() else { return };
+        let Some(run) = self.workers[slot].run.as_mut() else {
+            return;
+        };
         let (Some((_, Task::Follow { .. })), Some(feed)) = (&run.task, &mut run.feed) else {
             return;
         };
@@ -141,7 +160,11 @@ impl World {
                         self.violated(text);
                         return;
                     }
-                    let state = if *skip { state } else { reference::apply(state, *gradient) };
+                    let state = if *skip {
+                        state
+                    } else {
+                        reference::apply(state, *gradient)
+                    };
                     (*step, state)
                 }
                 (Item::Skipped { to }, Some((_, state))) => (*to, state),

@@ -65,7 +65,9 @@ impl World {
             return;
         }
         let now = self.now;
-        let Some(life) = self.life_of(process.place) else { return };
+        let Some(life) = self.life_of(process.place) else {
+            return;
+        };
         if now < life.paused_until {
             return;
         }
@@ -83,7 +85,9 @@ impl World {
 
     /// Before each command of a process: whether a fault strikes here.
     pub(crate) fn trapped(&mut self, place: Place) -> bool {
-        let Some(life) = self.life_of(place) else { return false };
+        let Some(life) = self.life_of(place) else {
+            return false;
+        };
         let Some(trap) = &mut life.trap else { return false };
         trap.commands -= 1;
         if trap.commands > 0 {
@@ -104,11 +108,17 @@ impl World {
         self.count(kind.name());
         let places = |world: &Self| -> Vec<Place> {
             let coordinators = (0..world.coordinators.len()).map(Place::Coordinator);
-            coordinators.chain((0..world.workers.len()).map(Place::Worker)).collect()
+            coordinators
+                .chain((0..world.workers.len()).map(Place::Worker))
+                .collect()
         };
         match kind {
             Kind::Crash { place, back } => self.crash(place, back, "killed"),
-            Kind::CrashWithin { place, commands, back } => self.trap(place, commands, Err(back)),
+            Kind::CrashWithin {
+                place,
+                commands,
+                back,
+            } => self.trap(place, commands, Err(back)),
             Kind::CrashWorkers { back } => {
                 for place in places(self).into_iter().filter(|p| matches!(p, Place::Worker(_))) {
                     let back = back + self.dice.below(50_000);
@@ -122,8 +132,17 @@ impl World {
                 }
             }
             Kind::Pause { place, lasts } => self.pause(place, lasts),
-            Kind::PauseWithin { place, commands, lasts } => self.trap(place, commands, Ok(lasts)),
-            Kind::Cut { from, to, both, lasts } => {
+            Kind::PauseWithin {
+                place,
+                commands,
+                lasts,
+            } => self.trap(place, commands, Ok(lasts)),
+            Kind::Cut {
+                from,
+                to,
+                both,
+                lasts,
+            } => {
                 self.watch.trouble(self.now + lasts);
                 self.cut(from, to, lasts);
                 if both {
@@ -152,7 +171,9 @@ impl World {
             Kind::WrongGradient { slot } => self.workers[slot].wrong_gradient = true,
             Kind::WrongWeights { slot } => {
                 let run = self.workers[slot].run.as_ref();
-                let members = run.and_then(|run| run.membership.as_ref()).map_or(0, |m| m.members.len());
+                let members = run
+                    .and_then(|run| run.membership.as_ref())
+                    .map_or(0, |m| m.members.len());
                 // What a lone member computes cannot be told from what is right.
                 self.workers[slot].wrong_weights = members > 1;
             }
@@ -198,7 +219,9 @@ impl World {
     }
 
     fn drain(&mut self, slot: usize, lasts: u64) {
-        let Some(worker) = self.workers[slot].id.clone() else { return };
+        let Some(worker) = self.workers[slot].id.clone() else {
+            return;
+        };
         self.workers[slot].drained_until = self.now + lasts;
         self.at(self.now + lasts, What::Undrain(slot));
         for index in 0..self.coordinators.len() {

@@ -33,12 +33,20 @@ pub(crate) enum Payload {
     /// The answer to it.
     Alive,
     ToWorker(rank::Event),
-    Seal { step: Step, epoch: Epoch, shards: Vec<String> },
+    Seal {
+        step: Step,
+        epoch: Epoch,
+        shards: Vec<String>,
+    },
     /// The worker's process is to end.
     Leave,
     /// A data connection begins.
     Peer(WorkerId),
-    Partials { epoch: Epoch, step: Step, nodes: Vec<(Node, u64)> },
+    Partials {
+        epoch: Epoch,
+        step: Step,
+        nodes: Vec<(Node, u64)>,
+    },
     /// A follower wants the feed; it has the state of this step.
     Feed(Option<Step>),
     Fed(Item),
@@ -50,11 +58,26 @@ pub(crate) enum What {
     Start(Place),
     Fault(usize),
     Wake(Process),
-    Deliver { conn: ConnId, to: usize, payload: Payload },
-    Closed { conn: ConnId, to: usize },
-    KeepAlive { conn: ConnId },
-    Asked { who: Process, request: Request },
-    Replied { who: Process, reply: Reply },
+    Deliver {
+        conn: ConnId,
+        to: usize,
+        payload: Payload,
+    },
+    Closed {
+        conn: ConnId,
+        to: usize,
+    },
+    KeepAlive {
+        conn: ConnId,
+    },
+    Asked {
+        who: Process,
+        request: Request,
+    },
+    Replied {
+        who: Process,
+        reply: Reply,
+    },
     Timer(Process),
     /// The worker looks for a coordinator.
     Seek(Process),
@@ -219,7 +242,9 @@ impl World {
     }
 
     fn is_over(&self) -> bool {
-        self.store.outcome.is_some()
+        // With too many slots in quarantine nothing can go on.
+        let left = self.plan.slots - self.quarantined.len();
+        self.store.outcome.is_some() || left < self.plan.rules.min_workers as usize
     }
 
     pub(crate) fn life_of(&mut self, place: Place) -> Option<&mut Life> {

@@ -67,7 +67,13 @@ impl World {
     pub(crate) fn connect(&mut self, from: Process, to: Place, payload: Payload) -> ConnId {
         let conn = self.network.conns.len();
         let life = self.life(to);
-        let ends = [from, Process { place: to, life: life.unwrap_or(0) }];
+        let ends = [
+            from,
+            Process {
+                place: to,
+                life: life.unwrap_or(0),
+            },
+        ];
         let cut = self.network.is_cut(from.place, to, self.now);
         let reached = life.is_some() && !cut;
         self.network.conns.push(Conn {
@@ -100,7 +106,14 @@ impl World {
         let cut = self.network.cut_until(ends[from].place, ends[1 - from].place);
         let at = (self.now.max(cut) + delay).max(last[from] + 1);
         self.network.conns[conn].last[from] = at;
-        self.at(at, What::Deliver { conn, to: 1 - from, payload });
+        self.at(
+            at,
+            What::Deliver {
+                conn,
+                to: 1 - from,
+                payload,
+            },
+        );
     }
 
     /// Whether what arrives now at this end still counts.
@@ -114,7 +127,11 @@ impl World {
         if !std::mem::replace(&mut self.network.conns[conn].open[end], false) {
             return;
         }
-        let lost_after = if died { self.now + self.dice.below(3 * MS) } else { u64::MAX };
+        let lost_after = if died {
+            self.now + self.dice.below(3 * MS)
+        } else {
+            u64::MAX
+        };
         let delay = self.delay();
         let Conn { ends, last, .. } = &self.network.conns[conn];
         let cut = self.network.cut_until(ends[end].place, ends[1 - end].place);
@@ -170,7 +187,10 @@ impl World {
             (conn.open[0] || conn.open[1]) && ((x, y) == (a, b) || (x, y) == (b, a))
         };
         let conns = self.network.conns.iter().enumerate();
-        conns.filter(|(_, conn)| between(conn)).map(|(id, _)| id).collect()
+        conns
+            .filter(|(_, conn)| between(conn))
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// The process is dead: all its connections close.

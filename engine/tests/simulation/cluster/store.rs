@@ -24,19 +24,38 @@ pub(crate) enum Write {
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
     /// Become leader, or stay it.
-    Lease { term: u64, sent: u64 },
-    Load { term: u64 },
-    Persist { term: u64, epoch: Epoch },
-    Write { term: u64, number: u64, write: Write },
+    Lease {
+        term: u64,
+        sent: u64,
+    },
+    Load {
+        term: u64,
+    },
+    Persist {
+        term: u64,
+        epoch: Epoch,
+    },
+    Write {
+        term: u64,
+        number: u64,
+        write: Write,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// The lease runs until a lease after the moment, by the asker's clock, at which it asked.
-    Leased { term: u64, sent: u64 },
+    Leased {
+        term: u64,
+        sent: u64,
+    },
     /// Somebody else leads.
     Refused,
-    Loaded { term: u64, epoch: Epoch, ledger: Vec<Entry> },
+    Loaded {
+        term: u64,
+        epoch: Epoch,
+        ledger: Vec<Entry>,
+    },
     Persisted(Epoch),
     Written(u64),
 }
@@ -94,8 +113,14 @@ impl World {
         if self.now < self.store.down_until {
             return;
         }
-        let slow = if self.now < self.store.slow_until { 40 * MS } else { MS };
-        let Some(reply) = self.answer(who, request) else { return };
+        let slow = if self.now < self.store.slow_until {
+            40 * MS
+        } else {
+            MS
+        };
+        let Some(reply) = self.answer(who, request) else {
+            return;
+        };
         let at = self.now + self.delay() + self.dice.below(slow);
         if !self.network.is_cut(who.place, Place::Store, self.now) {
             self.at(at, What::Replied { who, reply });

@@ -160,7 +160,9 @@ impl World {
 
     pub(crate) fn worker_hears(&mut self, slot: usize, conn: ConnId, payload: Payload) {
         let clock = self.workers[slot].life.clock(self.now);
-        let Some(run) = self.workers[slot].run.as_mut() else { return };
+        let Some(run) = self.workers[slot].run.as_mut() else {
+            return;
+        };
         if let Some((_, session, heard)) = &mut run.session
             && *session == conn
         {
@@ -199,7 +201,9 @@ impl World {
     pub(crate) fn worker_conn_closed(&mut self, slot: usize, conn: ConnId) {
         let process = self.worker_process(slot);
         let again = self.now + 5 * MS + self.dice.below(20 * MS);
-        let Some(run) = self.workers[slot].run.as_mut() else { return };
+        let Some(run) = self.workers[slot].run.as_mut() else {
+            return;
+        };
         if run.session.is_some_and(|(_, session, _)| session == conn) {
             run.session = None;
             self.at(again, What::Seek(process));
@@ -210,7 +214,11 @@ impl World {
             self.feed_closed(slot);
             return;
         }
-        let peer = run.links.iter().find(|(_, of)| **of == conn).map(|(peer, _)| peer.clone());
+        let peer = run
+            .links
+            .iter()
+            .find(|(_, of)| **of == conn)
+            .map(|(peer, _)| peer.clone());
         let Some(peer) = peer else { return };
         run.links.remove(&peer);
         let Some(membership) = &run.membership else { return };
@@ -218,7 +226,11 @@ impl World {
             return;
         }
         let (epoch, reason) = (membership.epoch, "connection closed".to_owned());
-        if run.task.take_if(|(_, task)| matches!(task, Task::Reduce { .. })).is_some() {
+        if run
+            .task
+            .take_if(|(_, task)| matches!(task, Task::Reduce { .. }))
+            .is_some()
+        {
             self.rank(slot, Event::Ended(TaskEnd::PeerLost { peer, reason }));
         } else {
             self.rank(slot, Event::PeerLost { epoch, peer, reason });
@@ -247,7 +259,8 @@ impl World {
             if !self.workers[slot].life.alive || self.now < self.workers[slot].life.paused_until {
                 return;
             }
-            if self.run_of(slot).is_none_or(|run| run.outbox.is_empty()) || self.trapped(Place::Worker(slot)) {
+            if self.run_of(slot).is_none_or(|run| run.outbox.is_empty()) || self.trapped(Place::Worker(slot))
+            {
                 return;
             }
             let Some(command) = self.run_of(slot).and_then(|run| run.outbox.pop_front()) else {
@@ -281,14 +294,24 @@ impl World {
         let event = match word {
             Word::Holding { epoch } => job::Event::Holding { worker, epoch },
             Word::Following { step } => job::Event::Following { worker, step },
-            Word::Computed { epoch, step, lanes, took } => job::Event::Computed {
+            Word::Computed {
+                epoch,
+                step,
+                lanes,
+                took,
+            } => job::Event::Computed {
                 worker,
                 epoch,
                 step,
                 lanes,
                 took,
             },
-            Word::Reduced { epoch, step, result, lanes } => {
+            Word::Reduced {
+                epoch,
+                step,
+                result,
+                lanes,
+            } => {
                 let geometry = self.plan.rules.geometry;
                 let span = |lane| Span {
                     positions: geometry.span(step, lane),
@@ -312,7 +335,11 @@ impl World {
             Word::Finished { epoch } => {
                 let state = self.run_of(slot).and_then(|run| run.state);
                 let weights = state.map(|(_, state)| format!("{state:x}")).unwrap_or_default();
-                job::Event::Finished { worker, epoch, weights }
+                job::Event::Finished {
+                    worker,
+                    epoch,
+                    weights,
+                }
             }
             Word::Fatal(reason) => job::Event::Fatal { worker, reason },
         };

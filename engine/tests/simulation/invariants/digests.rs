@@ -33,7 +33,11 @@ impl World {
     /// A leader, perhaps one of the past, commits a step.
     pub(crate) fn check_commit(&mut self, workers: &[WorkerId], verdict: &Verdict) {
         let at = (verdict.epoch, verdict.step);
-        let Digests { said, members, committed } = &mut self.watch.digests;
+        let Digests {
+            said,
+            members,
+            committed,
+        } = &mut self.watch.digests;
         let text = format!("step {} of epoch {}", verdict.step, verdict.epoch);
         if committed.insert(at, *verdict).is_some() {
             self.violated(format!("{text} is committed twice"));
@@ -56,7 +60,10 @@ impl World {
         }
         self.count("commits");
         if workers.len() < self.plan.rules.min_workers as usize {
-            self.violated(format!("{text} is committed by {} members, below the minimum", workers.len()));
+            self.violated(format!(
+                "{text} is committed by {} members, below the minimum",
+                workers.len()
+            ));
         }
     }
 }

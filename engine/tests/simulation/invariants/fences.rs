@@ -29,7 +29,9 @@ impl World {
             _ => return,
         };
         if epoch < fence {
-            self.violated(format!("slot {slot} begins {task:?}, but has heard of epoch {fence}"));
+            self.violated(format!(
+                "slot {slot} begins {task:?}, but has heard of epoch {fence}"
+            ));
         }
     }
 }

@@ -9,7 +9,15 @@ impl World {
     pub(crate) fn check_decision(&mut self, index: usize, commands: &[Command]) {
         let min = self.plan.rules.min_workers as usize;
         let Some(leader) = self.leader(index) else { return };
-        let says = |command: &Command| matches!(command, Command::Note { kind: NoteKind::Paused, .. });
+        let says = |command: &Command| {
+            matches!(
+                command,
+                Command::Note {
+                    kind: NoteKind::Paused,
+                    ..
+                }
+            )
+        };
         let paused = *leader.job.phase() == Phase::Paused;
         let begins = paused && !std::mem::replace(&mut leader.paused, paused);
         leader.paused = paused;

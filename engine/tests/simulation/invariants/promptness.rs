@@ -22,9 +22,13 @@ impl World {
     /// A process is about to die: whoever leads it is to notice.
     pub(crate) fn expect_prompt_notice(&mut self, place: Place) {
         let Place::Worker(slot) = place else { return };
-        let Some(worker) = self.workers[slot].id.clone() else { return };
+        let Some(worker) = self.workers[slot].id.clone() else {
+            return;
+        };
         for coordinator in 0..self.coordinators.len() {
-            let Some(leader) = self.leader(coordinator) else { continue };
+            let Some(leader) = self.leader(coordinator) else {
+                continue;
+            };
             let (term, conn) = (leader.term, leader.sessions.get(&worker).copied());
             if conn.is_some_and(|conn| self.network.conns[conn].open == [true; 2]) {
                 let due = Due {
@@ -42,9 +46,15 @@ impl World {
         if self.watch.trouble_until >= due.died {
             return;
         }
-        let Some(leader) = self.leader(due.coordinator) else { return };
+        let Some(leader) = self.leader(due.coordinator) else {
+            return;
+        };
         if leader.term == due.term && leader.job.members().contains(&due.worker) {
-            self.violated(format!("{} is dead for {} ms and still a member", due.worker, BOUND / MS));
+            self.violated(format!(
+                "{} is dead for {} ms and still a member",
+                due.worker,
+                BOUND / MS
+            ));
         }
         self.count("deaths noticed in time");
     }

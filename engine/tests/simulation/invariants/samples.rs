@@ -10,13 +10,19 @@ impl World {
         let mut reached = (entry.step.0 - 1) * samples;
         for span in &entry.spans {
             if span.positions.start != reached {
-                self.violated(format!("step {} is recorded with samples {:?}", entry.step, entry.spans));
+                self.violated(format!(
+                    "step {} is recorded with samples {:?}",
+                    entry.step, entry.spans
+                ));
                 return;
             }
             reached = span.positions.end;
         }
         if reached != entry.step.0 * samples {
-            self.violated(format!("step {} is recorded with samples up to {reached}", entry.step));
+            self.violated(format!(
+                "step {} is recorded with samples up to {reached}",
+                entry.step
+            ));
         }
     }
 

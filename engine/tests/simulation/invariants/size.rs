@@ -7,11 +7,16 @@ use crate::cluster::World;
 impl World {
     pub(crate) fn check_size(&mut self, membership: &Membership) {
         let members = &membership.members;
-        let sorted = members.is_sorted_by(|a, b| (&a.worker.slot, a.worker.incarnation) < (&b.worker.slot, b.worker.incarnation));
+        let sorted = members.is_sorted_by(|a, b| {
+            (&a.worker.slot, a.worker.incarnation) < (&b.worker.slot, b.worker.incarnation)
+        });
         if members.len() > self.plan.rules.max_workers as usize || members.is_empty() || !sorted {
             self.violated(format!("members {members:?}"));
         }
-        if members.windows(2).any(|pair| pair[0].worker.slot == pair[1].worker.slot) {
+        if members
+            .windows(2)
+            .any(|pair| pair[0].worker.slot == pair[1].worker.slot)
+        {
             self.violated(format!("two processes of one slot: {members:?}"));
         }
         self.count("epochs");
