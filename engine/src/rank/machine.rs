@@ -405,6 +405,13 @@ impl RankMachine {
         let me = membership.rank_of(&self.me)?;
         let source = membership.sources.get(me.index()).copied()?;
         if self.told_holding < epoch {
+            let here = self.held == Some(membership.base) || self.held == Some(membership.state);
+            if source == Source::Held && !here {
+                // It followed its donor further after it had said where it was.
+                self.membership = None;
+                out.push(Command::Ready);
+                return None;
+            }
             if let Some(task) = self.come_by(membership, source) {
                 return Some(task);
             }

@@ -33,14 +33,15 @@ impl Corruption {
 impl Job {
     /// Compares the members' words on the step in flight. Unless all agree, it is dealt with here.
     pub(super) fn agree(&mut self, now: Instant, out: &mut Vec<Command>) -> bool {
-        let digests = camps(&self.reports, |report| Some(&report.result.digest));
-        if digests.len() > 1 {
-            self.dispute(now, &digests, out);
-            return false;
-        }
+        // With wrong weights, gradients say nothing.
         let weights = camps(&self.reports, |report| report.result.weights.as_ref());
         if weights.len() > 1 {
             self.weights_differ(now, &weights, out);
+            return false;
+        }
+        let digests = camps(&self.reports, |report| Some(&report.result.digest));
+        if digests.len() > 1 {
+            self.dispute(now, &digests, out);
             return false;
         }
         self.settle(now, &digests, &weights, out)
@@ -120,6 +121,8 @@ impl Job {
             format!("the weights before step {step} differ: {who}"),
         ));
         self.distrust_checkpoint(out);
+        self.corruption.disputes = 0;
+        self.corruption.claims.clear();
         if let Some(worker) = odd {
             self.strike(now, &worker, "its weights differ from everyone else's", out);
             // Whoever follows may have them from it.

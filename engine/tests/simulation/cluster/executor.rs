@@ -158,8 +158,10 @@ impl World {
     }
 
     fn apply(&mut self, slot: usize, step: Step, skip: bool) {
-        let wrong = std::mem::take(&mut self.workers[slot].wrong_weights);
+        let wrong = self.workers[slot].wrong_weights;
         let Some(run) = self.run_of(slot) else { return };
+        // What a lone member computes cannot be told from what is right.
+        let wrong = wrong && run.membership.as_ref().is_some_and(|m| m.members.len() > 1);
         let (Some((held, state)), Some((epoch, of, gradient))) = (run.state, run.reduced) else {
             self.violated(format!(
                 "slot {slot} is to apply {step}, but has no state or no gradient"
@@ -182,7 +184,8 @@ impl World {
             reference::apply(state, gradient)
         };
         if wrong {
-            (state, tainted) = (state ^ 1, true);
+            (state, tainted) = (reference::mix(&[state, slot as u64]), true);
+            self.workers[slot].wrong_weights = false;
             self.count("weights made wrong");
             self.watch.wrongs += 1;
             self.watch.really_wrong.insert(slot);
@@ -251,9 +254,8 @@ impl World {
         }
         let links: Vec<_> = run.links.values().copied().collect();
         for conn in links {
-            let end = usize::from(self.network.conns[conn].ends[0].place != Place::Worker(slot));
             let nodes = nodes.clone();
-            self.send(conn, end, Payload::Partials { epoch, step, nodes });
+            self.send(conn, 0, Payload::Partials { epoch, step, nodes });
         }
         if let Some(run) = self.run_of(slot) {
             run.heard.entry((epoch, step)).or_default().extend(nodes);

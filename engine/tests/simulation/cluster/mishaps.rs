@@ -169,14 +169,7 @@ impl World {
             }
             Kind::Slow { slot, factor, lasts } => self.workers[slot].slow = (factor, self.now + lasts),
             Kind::WrongGradient { slot } => self.workers[slot].wrong_gradient = true,
-            Kind::WrongWeights { slot } => {
-                let run = self.workers[slot].run.as_ref();
-                let members = run
-                    .and_then(|run| run.membership.as_ref())
-                    .map_or(0, |m| m.members.len());
-                // What a lone member computes cannot be told from what is right.
-                self.workers[slot].wrong_weights = members > 1;
-            }
+            Kind::WrongWeights { slot } => self.workers[slot].wrong_weights = true,
             Kind::Stale { place, which } => self.repeat(place, which),
             Kind::Drain { slot, lasts } => self.drain(slot, lasts),
             Kind::DiskFull { slot, lasts } => self.workers[slot].disk_full_until = self.now + lasts,

@@ -47,7 +47,9 @@ pub(crate) struct Run {
     pub(crate) lanes: BTreeMap<Lane, u64>,
     pub(crate) reduced: Option<(Epoch, Step, u64)>,
     pub(crate) heard: HashMap<(Epoch, Step), BTreeMap<Node, u64>>,
+    /// Through which partials go to each peer, and come from it.
     pub(crate) links: BTreeMap<WorkerId, ConnId>,
+    pub(crate) inward: BTreeMap<WorkerId, ConnId>,
     pub(crate) feed: Option<Feed>,
     /// Followers, and the gradient that was applied last.
     pub(crate) fed: Vec<ConnId>,
@@ -101,6 +103,7 @@ impl World {
             reduced: None,
             heard: HashMap::new(),
             links: BTreeMap::new(),
+            inward: BTreeMap::new(),
             feed: None,
             fed: Vec::new(),
             applied: None,
@@ -182,7 +185,7 @@ impl World {
                 self.crash(Place::Worker(slot), back.max(drained), "evicted");
             }
             Payload::Peer(peer) => {
-                run.links.insert(peer, conn);
+                run.inward.insert(peer, conn);
             }
             Payload::Partials { epoch, step, nodes } => {
                 if epoch >= run.fence {
@@ -270,7 +273,9 @@ impl World {
                 Command::Raise(epoch) => self.raise(slot, epoch),
                 Command::Run(task) => self.begin(slot, task),
                 Command::Ready => {
-                    self.forget(slot);
+                    if self.run_of(slot).is_some_and(|run| run.machine.held().is_none()) {
+                        self.forget(slot);
+                    }
                     let event = self.ready(slot);
                     self.say(slot, event);
                 }
