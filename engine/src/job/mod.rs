@@ -76,17 +76,22 @@ pub struct Past {
 }
 
 impl Past {
-    /// From the ledger's entries, in order.
+    /// From the ledger's entries, in order. Of a run of steps that were skipped unseen, of which the last is not there,
+    /// none counts: whoever wrote them died on the way, and others will come to the same end.
     #[must_use]
     pub fn of<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Self {
         let mut past = Self::default();
+        let mut whole = 0;
         for entry in entries {
-            past.losses
-                .push(if entry.skipped { f32::NAN } else { entry.loss });
-            if entry.is_unseen() {
-                past.fence = past.fence.max(entry.epoch);
+            past.losses.push(if entry.skipped { f32::NAN } else { entry.loss });
+            match entry.unseen_to {
+                Some(to) if to > entry.step => continue,
+                Some(_) => past.fence = past.fence.max(entry.epoch),
+                None => {}
             }
+            whole = past.losses.len();
         }
+        past.losses.truncate(whole);
         past
     }
 

@@ -379,6 +379,7 @@ impl RankMachine {
             spans: (0u32..).zip(assignment.owners()).filter_map(span).collect(),
             milliseconds: 0.0,
             skipped: false,
+            unseen_to: None,
         }
     }
 

@@ -73,6 +73,8 @@ impl Job {
 
     /// Makes the ledger end at `base`, and remembers who brought which of the lanes after it.
     fn take_up(&mut self, base: Step, out: &mut Vec<Command>) {
+        // The store may have more than counts.
+        out.push(Command::Truncate(base.min(self.committed())));
         if base > self.committed() {
             out.push(note(
                 NoteKind::Recovered,
@@ -90,7 +92,6 @@ impl Job {
             }
             self.state = base;
         } else {
-            out.push(Command::Truncate(base));
             self.cut(base);
             self.cut_checkpoints(base);
         }

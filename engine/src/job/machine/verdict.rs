@@ -59,6 +59,7 @@ impl Job {
             spans,
             milliseconds,
             skipped: skip,
+            unseen_to: None,
         };
         self.commit(now, entry, out);
     }

@@ -36,6 +36,8 @@ pub(crate) enum Item {
 pub(crate) struct Feed {
     pub(crate) donor: WorkerId,
     pub(crate) conn: ConnId,
+    /// The state that it has led to.
+    at: Option<Step>,
     items: VecDeque<Item>,
 }
 
@@ -63,6 +65,7 @@ impl World {
                 run.feed = Some(Feed {
                     donor: donor.worker.clone(),
                     conn,
+                    at: held,
                     items: VecDeque::new(),
                 });
             }
@@ -173,6 +176,7 @@ impl World {
                     return;
                 }
             };
+            feed.at = Some(step);
             run.task = None;
             run.state = Some((step, state));
             run.lanes.clear();
