@@ -17,6 +17,7 @@ use crate::geometry::Geometry;
 use crate::ids::{Epoch, Lane, Step, WorkerId};
 use crate::ledger::{Entry, Span};
 use crate::membership::{Member, Membership};
+use crate::plants::{Plant, planted};
 use crate::rank::{Reduced, Snapshot, Verdict};
 
 /// What a job's spec fixes for its machine.
@@ -85,7 +86,7 @@ impl Past {
         for entry in entries {
             past.losses.push(if entry.skipped { f32::NAN } else { entry.loss });
             match entry.unseen_to {
-                Some(to) if to > entry.step => continue,
+                Some(to) if to > entry.step && !planted(Plant::TornRun) => continue,
                 Some(_) => past.fence = past.fence.max(entry.epoch),
                 None => {}
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockstep_engine::geometry::Node;
-use lockstep_engine::ids::{Epoch, Step};
+use lockstep_engine::ids::{Epoch, Lane, Step};
 use lockstep_engine::job;
 use lockstep_engine::membership::Source;
 use lockstep_engine::rank::{Event, Snapshot, Task, TaskEnd};
@@ -12,6 +12,7 @@ use lockstep_engine::rank::{Event, Snapshot, Task, TaskEnd};
 use super::feed::Item;
 use super::network::Place;
 use super::{Payload, What, World};
+use crate::invariants::planted_here;
 use crate::plan::MS;
 use crate::reference;
 
@@ -41,7 +42,7 @@ impl World {
         run.void = run.task.is_some();
         run.state = None;
         run.tainted = false;
-        run.lanes.clear();
+        run.partials.clear();
         run.reduced = None;
         run.applied = None;
         if let Some(feed) = run.feed.take() {
@@ -98,7 +99,12 @@ impl World {
         }
         match task {
             Task::Enter { membership, keep } => {
-                run.lanes.retain(|lane, _| keep.contains(lane));
+                let kept = |node: &Node| (node.start..node.start + node.len).map(|lane| keep.contains(&Lane(lane)));
+                if run.partials.keys().any(|node| kept(node).any(|k| k) && !kept(node).all(|k| k)) {
+                    self.violated(format!("slot {slot} is to keep {keep:?}, a part of a sum"));
+                    return;
+                }
+                run.partials.retain(|node, _| kept(node).all(|k| k));
                 run.membership = Some(membership);
                 self.link(slot);
             }
@@ -129,11 +135,9 @@ impl World {
                 self.feed_all(slot, &Item::Skipped { to });
             }
             Task::Compute { step, lane } => {
-                // Unless it was told to forget it in the meantime.
-                if let Some((_, state)) = run.state {
-                    run.lanes
-                        .insert(lane, reference::lane_gradient(&geometry, state, step, lane));
-                }
+                let Some((_, state)) = run.state else { return };
+                let gradient = reference::lane_gradient(&geometry, state, step, lane);
+                fold(&mut run.partials, Node::leaf(lane), gradient);
                 end = TaskEnd::Computed { took };
             }
             Task::Apply { step, skip } => self.apply(slot, step, skip),
@@ -156,7 +160,7 @@ impl World {
         let Some(run) = self.run_of(slot) else { return };
         run.state = Some((step, state));
         run.tainted = tainted;
-        run.lanes.clear();
+        run.partials.clear();
         run.reduced = None;
     }
 
@@ -244,10 +248,9 @@ impl World {
         };
         let assignment = membership.assignment(step);
         let rank = membership.rank_of(&me).unwrap();
-        let leaves: BTreeMap<Node, u64> = run.lanes.iter().map(|(l, g)| (Node::leaf(*l), *g)).collect();
         let mut nodes = Vec::new();
         for node in assignment.nodes_of(rank) {
-            match reference::combine(&leaves, node) {
+            match reference::combine(&run.partials, node) {
                 Some(sum) => nodes.push((node, sum)),
                 None => {
                     self.violated(format!("slot {slot} reduces {step} without all of its lanes"));
@@ -329,6 +332,7 @@ impl World {
                 }
             }
             Written::Manifest { step, epoch, of } => {
+                let early = planted_here("a manifest is written before all parts are");
                 let parts: Vec<Option<u64>> = (0..of)
                     .map(|shard| self.shards.get(&(step, epoch, shard)).copied())
                     .collect();
@@ -358,5 +362,14 @@ impl World {
         // It may die between the write and the word.
         self.trapped(Place::Worker(slot));
         self.say(slot, event);
+    }
+}
+
+/// Adds a sum to those that are there; two halves become one, and cannot be taken apart again.
+fn fold(partials: &mut BTreeMap<Node, u64>, node: Node, sum: u64) {
+    match partials.remove(&node.sibling()) {
+        Some(other) if node.is_left() => fold(partials, node.parent(), reference::mix(&[3, sum, other])),
+        Some(other) => fold(partials, node.parent(), reference::mix(&[3, other, sum])),
+        None => drop(partials.insert(node, sum)),
     }
 }
