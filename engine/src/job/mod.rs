@@ -84,7 +84,8 @@ impl Past {
         let mut past = Self::default();
         let mut whole = 0;
         for entry in entries {
-            past.losses.push(if entry.skipped { f32::NAN } else { entry.loss });
+            past.losses
+                .push(if entry.skipped { f32::NAN } else { entry.loss });
             match entry.unseen_to {
                 Some(to) if to > entry.step && !planted(Plant::TornRun) => continue,
                 Some(_) => past.fence = past.fence.max(entry.epoch),

@@ -423,7 +423,7 @@ impl RankMachine {
         let source = membership.sources.get(me.index()).copied()?;
         if self.told_holding < epoch {
             let here = self.held == Some(membership.base) || self.held == Some(membership.state);
-            if source == Source::Held && !here {
+            if source == Source::Held && !here && !planted(Plant::NearIsThere) {
                 // It followed its donor further after it had said where it was.
                 self.membership = None;
                 out.push(Command::Ready);
@@ -481,6 +481,7 @@ impl RankMachine {
         } = membership;
         match (self.held, source) {
             (Some(held), _) if held == base => None,
+            (Some(_), Source::Held) if planted(Plant::NearIsThere) => None,
             (Some(held), _) if held == state => Some(Task::Skip { to: base }),
             (_, Source::Peer(donor)) => {
                 let donor = membership.members.get(donor.index())?.clone();

@@ -110,7 +110,12 @@ impl Job {
     }
 
     fn try_seal(&mut self, out: &mut Vec<Command>) {
-        let Some(attempt) = self.checkpoints.attempt.as_mut().filter(|attempt| attempt.agreed || planted(Plant::SealAtOnce)) else {
+        let Some(attempt) = self
+            .checkpoints
+            .attempt
+            .as_mut()
+            .filter(|attempt| attempt.agreed || planted(Plant::SealAtOnce))
+        else {
             return;
         };
         if attempt.written.len() < attempt.writers.len() || attempt.sealer.is_some() {

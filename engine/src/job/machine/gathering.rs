@@ -55,7 +55,10 @@ impl Job {
         // A checkpoint may be ahead of the ledger, when the commit that it follows was never recorded or was cut.
         let stored = self.peers.values().flat_map(|peer| &peer.checkpoints);
         let committed = self.committed();
-        let stored = stored.copied().filter(|&step| step <= committed || planted(Plant::CheckpointBeyondLedger)).max();
+        let stored = stored
+            .copied()
+            .filter(|&step| step <= committed || planted(Plant::CheckpointBeyondLedger))
+            .max();
         let base = held.max(stored).unwrap_or_default();
         let reason = match base {
             _ if held == Some(base) => {

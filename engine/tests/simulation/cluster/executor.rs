@@ -12,6 +12,7 @@ use lockstep_engine::rank::{Event, Snapshot, Task, TaskEnd};
 use super::feed::Item;
 use super::network::Place;
 use super::{Payload, What, World};
+use crate::faults::Moment;
 use crate::invariants::planted_here;
 use crate::plan::MS;
 use crate::reference;
@@ -63,6 +64,7 @@ impl World {
         };
         self.tell(|| format!("  slot {slot} begins {task:?}"));
         self.check_task(slot, &task);
+        self.comes(Moment::of(&task, slot));
         let Some(run) = self.run_of(slot) else { return };
         if run.task.is_some() {
             self.violated(format!(
@@ -99,8 +101,13 @@ impl World {
         }
         match task {
             Task::Enter { membership, keep } => {
-                let kept = |node: &Node| (node.start..node.start + node.len).map(|lane| keep.contains(&Lane(lane)));
-                if run.partials.keys().any(|node| kept(node).any(|k| k) && !kept(node).all(|k| k)) {
+                let kept =
+                    |node: &Node| (node.start..node.start + node.len).map(|lane| keep.contains(&Lane(lane)));
+                if run
+                    .partials
+                    .keys()
+                    .any(|node| kept(node).any(|k| k) && !kept(node).all(|k| k))
+                {
                     self.violated(format!("slot {slot} is to keep {keep:?}, a part of a sum"));
                     return;
                 }
@@ -145,6 +152,16 @@ impl World {
                 let Some((step, state)) = run.state else { return };
                 if step != snapshot.step {
                     self.violated(format!("slot {slot} at {step} is to copy {}", snapshot.step));
+                }
+                if planted_here("a part is reported before it is written") {
+                    let worker = self.workers[slot].id.clone().unwrap();
+                    let record = format!("{state:x}");
+                    let word = job::Event::ShardWritten {
+                        worker,
+                        snapshot,
+                        record,
+                    };
+                    self.say(slot, word);
                 }
                 let at = self.now + self.dice.below(40 * MS);
                 self.at(at, What::Written(process, Written::Shard(snapshot, state)));
@@ -259,14 +276,33 @@ impl World {
             }
         }
         let links: Vec<_> = run.links.values().copied().collect();
+        let members = membership.members.len();
         for conn in links {
             let nodes = nodes.clone();
             self.send(conn, 0, Payload::Partials { epoch, step, nodes });
         }
+        let wrong = self.wrong_partial(slot, members);
         if let Some(run) = self.run_of(slot) {
+            let mut nodes = nodes;
+            if wrong && let Some((node, sum)) = nodes.first_mut() {
+                // What was sent was right.
+                *sum = reference::mix(&[*sum, slot as u64]);
+                run.partials.insert(*node, *sum);
+            }
             run.heard.entry((epoch, step)).or_default().extend(nodes);
         }
         self.try_reduce(slot);
+    }
+
+    /// Whether a partial goes wrong in memory after it was sent. A lone member's mistake cannot be told.
+    fn wrong_partial(&mut self, slot: usize, members: usize) -> bool {
+        let wrong = members > 1 && std::mem::take(&mut self.workers[slot].wrong_partial);
+        if wrong {
+            self.count("partials made wrong");
+            self.watch.really_wrong.insert(slot);
+            self.watch.wrongs += 1;
+        }
+        wrong
     }
 
     pub(crate) fn try_reduce(&mut self, slot: usize) {
@@ -306,6 +342,7 @@ impl World {
 
     pub(crate) fn seal(&mut self, slot: usize, step: Step, epoch: Epoch, of: u32) {
         let process = self.worker_process(slot);
+        self.comes(Moment::Seal(slot));
         let at = self.now + self.dice.below(10 * MS);
         self.at(at, What::Written(process, Written::Manifest { step, epoch, of }));
     }
@@ -332,7 +369,6 @@ impl World {
                 }
             }
             Written::Manifest { step, epoch, of } => {
-                let early = planted_here("a manifest is written before all parts are");
                 let parts: Vec<Option<u64>> = (0..of)
                     .map(|shard| self.shards.get(&(step, epoch, shard)).copied())
                     .collect();

@@ -79,7 +79,9 @@ pub(crate) struct Store {
 impl Store {
     /// Whether the leader of `term` leads by the store's own clock.
     pub(crate) fn leads(&self, term: u64, now: u64) -> bool {
-        (self.term == term || planted_here("the last leader may still write")) && self.holder.is_some() && now < self.expires
+        (self.term == term || planted_here("the last leader may still write"))
+            && self.holder.is_some()
+            && now < self.expires
     }
 
     /// The last epoch that was stored.

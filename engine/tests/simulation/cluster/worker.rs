@@ -29,6 +29,7 @@ pub(crate) struct Worker {
     pub(crate) drained_until: u64,
     pub(crate) wrong_gradient: bool,
     pub(crate) wrong_weights: bool,
+    pub(crate) wrong_partial: bool,
     /// What the lane under way takes.
     pub(crate) compute_took: u64,
     next: usize,
