@@ -239,6 +239,41 @@ fn when(dice: &mut Dice, coordinators: usize, slots: usize) -> Kind {
     }
 }
 
+/// Leaders that die while the ledger is cut and written anew; or a worker that misses it all, and then is the only one left.
+pub(crate) fn when_it_goes_back(dice: &mut Dice, coordinators: usize, slots: usize) -> Vec<Fault> {
+    let moment = Moment::Note(NoteKind::BadStep);
+    let mut faults = Vec::new();
+    let mut add = |after: u64, victim: Place, then: Blow| {
+        let kind = Kind::When {
+            moment,
+            after,
+            victim,
+            then,
+        };
+        faults.push(Fault { at: 0, kind });
+    };
+    let lasts = 300 * MS + dice.below(400 * MS);
+    let hermit = dice.below(slots as u64) as usize;
+    if dice.chance(50) {
+        for index in 0..coordinators {
+            let back = dice.below(100 * MS);
+            add(
+                dice.below(12 * MS),
+                Place::Coordinator(index),
+                Blow::Crash { back },
+            );
+        }
+    } else {
+        add(0, Place::Worker(hermit), Blow::Isolate { lasts });
+        let after = dice.below(500 * MS);
+        for slot in (0..slots).filter(|&slot| slot != hermit) {
+            let back = lasts + dice.below(900 * MS);
+            add(after, Place::Worker(slot), Blow::Crash { back });
+        }
+    }
+    faults
+}
+
 fn any_kind(dice: &mut Dice, coordinators: usize, slots: usize) -> Kind {
     let slot = dice.below(slots as u64) as usize;
     let other = dice.below(slots as u64) as usize;

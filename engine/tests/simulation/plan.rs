@@ -82,8 +82,13 @@ impl Plan {
             BadStep::Rollback,
             BadStep::Rollback,
         ][dice.below(5) as usize];
+        // What happens around going back is rare, and is sought.
+        let goes_back = !calm && dice.chance(8);
+        let policy = if goes_back { BadStep::Rollback } else { policy };
         let mut bad = BTreeMap::new();
-        if dice.chance(40) {
+        if goes_back {
+            bad.insert(Step(9 + dice.below(5)), Bad::Spike);
+        } else if dice.chance(40) {
             for _ in 0..1 + dice.below(3) {
                 let kind = [Bad::Loss, Bad::Gradient, Bad::Spike][dice.below(3) as usize];
                 bad.insert(Step(1 + dice.below(steps.0)), kind);
@@ -104,7 +109,11 @@ impl Plan {
             checkpoint_every: dice.below(5),
             guard: Guard {
                 policy,
-                spike_factor: [0.0, 3.0][dice.below(2) as usize],
+                spike_factor: if goes_back {
+                    3.0
+                } else {
+                    [0.0, 3.0][dice.below(2) as usize]
+                },
             },
             kills: (0..kills)
                 .map(|slot| Kill {
@@ -125,6 +134,14 @@ impl Plan {
             })
             .collect();
         let coordinators = [1, 2, 3, 3][dice.below(4) as usize];
+        let mut faults = faults::draw(&mut Dice::new(seed, 2), coordinators, slots, calm);
+        if goes_back {
+            faults.extend(faults::when_it_goes_back(
+                &mut Dice::new(seed, 4),
+                coordinators,
+                slots,
+            ));
+        }
         Self {
             seed,
             coordinators,
@@ -132,7 +149,7 @@ impl Plan {
             starts,
             bad,
             compare_every: if calm { 1 } else { dice.below(4) },
-            faults: faults::draw(&mut Dice::new(seed, 2), coordinators, slots, calm),
+            faults,
             rules,
         }
     }

@@ -191,10 +191,14 @@ impl World {
 
     /// A moment has come that faults may wait for.
     pub(crate) fn comes(&mut self, moment: Moment) {
-        if let Some(at) = self.awaited.iter().position(|awaited| awaited.0 == moment)
-            && self.now < CALM
-        {
-            let (_, after, victim, blow) = self.awaited.swap_remove(at);
+        if self.awaited.iter().all(|awaited| awaited.0 != moment) || self.now >= CALM {
+            return;
+        }
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.awaited)
+            .into_iter()
+            .partition(|awaited| awaited.0 == moment);
+        self.awaited = later;
+        for (_, after, victim, blow) in now {
             self.count("moments that came");
             self.at(self.now + after, What::Blow(victim, blow));
         }
