@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, WorkerId};
-use lockstep_engine::job::{Command, Event, Job, Past};
+use lockstep_engine::job::{Command, Event, Job, NoteKind, Past};
 use lockstep_engine::ledger::Entry;
 use lockstep_engine::rank;
 use lockstep_engine::time::Instant;
@@ -209,6 +209,13 @@ impl World {
             )
         });
         self.count("leaders");
+        if self
+            .coordinators
+            .iter()
+            .any(|other| matches!(other.role, Role::Leading(_)))
+        {
+            self.count("two leaders at once");
+        }
         let job = Job::new(self.plan.rules.clone(), epoch, Past::of(ledger));
         let slots = (self.plan.slots - self.quarantined.len()) as u32;
         self.coordinators[index].role = Role::Leading(Box::new(Leader {
@@ -391,6 +398,7 @@ impl World {
             }
             Command::Note { kind, text } => {
                 self.tell(|| format!("{kind:?}: {text}"));
+                self.count(said(kind));
                 self.comes(Moment::Note(kind));
             }
             Command::Recovered { .. } => self.count("recoveries"),
@@ -470,4 +478,22 @@ fn may_repeat(event: &Event) -> bool {
             | Event::ShardWritten { .. }
             | Event::Finished { .. }
     )
+}
+
+/// What leaders decided, for the tally.
+fn said(kind: NoteKind) -> &'static str {
+    match kind {
+        NoteKind::Joined => "said: joined",
+        NoteKind::Lost => "said: lost",
+        NoteKind::Epoch => "said: epoch",
+        NoteKind::Paused => "said: paused",
+        NoteKind::Killed => "said: killed",
+        NoteKind::Checkpoint => "said: checkpoint",
+        NoteKind::Recovered => "said: recovered",
+        NoteKind::Corruption => "said: corruption",
+        NoteKind::Slow => "said: slow",
+        NoteKind::BadStep => "said: bad step",
+        NoteKind::Drained => "said: drained",
+        NoteKind::Ended => "said: ended",
+    }
 }

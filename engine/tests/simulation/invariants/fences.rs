@@ -1,6 +1,6 @@
 //! Nothing from an old epoch or an old leader has an effect.
 
-use lockstep_engine::membership::Membership;
+use lockstep_engine::membership::{Membership, Source};
 use lockstep_engine::rank::Task;
 
 use crate::cluster::World;
@@ -14,6 +14,21 @@ impl World {
         }
         if !self.watch.digests.announced(membership) {
             self.violated(format!("epoch {epoch} is announced twice"));
+        }
+        let sources = &membership.sources;
+        let peer = sources.iter().any(|source| matches!(source, Source::Peer(_)));
+        let met = [
+            ("epochs with a newcomer that follows", peer),
+            ("epochs from a checkpoint", sources.contains(&Source::Checkpoint)),
+            (
+                "epochs with unequal weights",
+                membership.weights.windows(2).any(|pair| pair[0] != pair[1]),
+            ),
+            ("epochs that compute a step anew", membership.recompute),
+            ("epochs after skipped steps", membership.state < membership.base),
+        ];
+        for (what, _) in met.into_iter().filter(|(_, met)| *met) {
+            self.count(what);
         }
         self.check_size(membership);
         self.watch.lineage.skipped(membership);
