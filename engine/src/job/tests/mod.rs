@@ -238,10 +238,12 @@ pub(super) fn evicted(commands: &[Command]) -> Vec<u32> {
 }
 
 pub(super) fn recorded(commands: &[Command]) -> Vec<&Entry> {
-    let entry = |command| match command {
-        &Command::Record(ref entry) => Some(entry),
-        _ => None,
-    };
+    fn entry(command: &Command) -> Option<&Entry> {
+        match command {
+            Command::Record(entry) => Some(entry),
+            _ => None,
+        }
+    }
     commands.iter().filter_map(entry).collect()
 }
 

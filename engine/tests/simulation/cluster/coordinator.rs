@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    fn to_worker(&mut self, index: usize, worker: &WorkerId, payload: Payload) {
+    fn tell_worker(&mut self, index: usize, worker: &WorkerId, payload: Payload) {
         let conn = self
             .leader(index)
             .and_then(|leader| leader.sessions.get(worker).copied());
@@ -334,7 +334,7 @@ impl World {
                 self.check_announced(&membership);
                 for member in &membership.members {
                     let event = rank::Event::Announced(membership.clone());
-                    self.to_worker(index, &member.worker, Payload::ToWorker(event));
+                    self.tell_worker(index, &member.worker, Payload::ToWorker(event));
                 }
             }
             Command::Hold {
@@ -345,17 +345,17 @@ impl World {
             } => {
                 for worker in &workers {
                     let event = rank::Event::Held { epoch, forget };
-                    self.to_worker(index, worker, Payload::ToWorker(event));
+                    self.tell_worker(index, worker, Payload::ToWorker(event));
                 }
             }
             Command::Commit { workers, verdict } => {
                 self.check_commit(&workers, &verdict);
                 for worker in &workers {
-                    self.to_worker(index, worker, Payload::ToWorker(rank::Event::Committed(verdict)));
+                    self.tell_worker(index, worker, Payload::ToWorker(rank::Event::Committed(verdict)));
                 }
             }
             Command::Follow { worker, epoch, donor } => {
-                self.to_worker(
+                self.tell_worker(
                     index,
                     &worker,
                     Payload::ToWorker(rank::Event::Follow { epoch, donor }),
@@ -367,10 +367,10 @@ impl World {
                 epoch,
                 shards,
             } => {
-                self.to_worker(index, &worker, Payload::Seal { step, epoch, shards });
+                self.tell_worker(index, &worker, Payload::Seal { step, epoch, shards });
             }
             Command::Evict { worker, .. } => {
-                self.to_worker(index, &worker, Payload::Leave);
+                self.tell_worker(index, &worker, Payload::Leave);
                 let leader = self.leader(index);
                 if let Some(conn) = leader.and_then(|leader| leader.sessions.remove(&worker)) {
                     self.close(conn, 1, false);
