@@ -228,15 +228,17 @@ impl Spec {
             min_workers: s.integer(r, "min_workers", 1..=4096).unwrap_or(1) as u32,
             max_workers: s.integer(r, "max_workers", 1..=4096).unwrap_or(4) as u32,
             spares: s.integer(r, "spares", 0..=4096).unwrap_or(0) as u32,
-            heartbeat_ms: s
-                .integer(r, "heartbeat_ms", 10..=900_000)
-                .unwrap_or(lease_ms / 8),
+            heartbeat_ms: s.integer(r, "heartbeat_ms", 10..=900_000).unwrap_or(lease_ms / 8),
             lease_ms,
             silence_ms: s
                 .integer(r, "silence_ms", 1_000..=86_400_000)
                 .unwrap_or(600_000.max(lease_ms * 10)),
         };
-        let ElasticSpec { heartbeat_ms, silence_ms, .. } = elastic;
+        let ElasticSpec {
+            heartbeat_ms,
+            silence_ms,
+            ..
+        } = elastic;
         if heartbeat_ms > lease_ms / 4 {
             r.reject(format!(
                 "elastic.heartbeat_ms = {heartbeat_ms}: must be at most a quarter of lease_ms = {lease_ms}, so that a \
