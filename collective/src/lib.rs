@@ -50,12 +50,17 @@
 //! | `mailbox` | frames that arrived before anybody asked for them |
 //! | `outbound`, `inbound` | threads that write, and threads that read |
 
+mod advance;
 mod all_reduce;
 pub mod endpoint;
 pub mod error;
+pub mod feed;
 mod fold;
+pub mod following;
 pub mod frame;
+pub mod greeting;
 mod inbound;
+pub mod limits;
 mod mailbox;
 mod operation;
 mod outbound;
@@ -64,10 +69,13 @@ mod plan;
 mod pool;
 mod reduction;
 mod state;
-mod transfer;
+mod wire;
 
+pub use advance::{Advance, Shape};
 pub use endpoint::{Endpoint, Group, Handle, Options, Peer};
 pub use error::{CollectiveError, LossReason, PeerLost};
+pub use feed::{Feed, FollowRequest, Start};
+pub use following::{FollowOptions, Following};
 pub use partials::{Partials, PartialsError};
 pub use state::Stats;
 

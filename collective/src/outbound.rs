@@ -4,25 +4,20 @@
 //! watches for the other end to close, so that a loss is noticed while there is nothing to write.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use lockstep_engine::ids::{Epoch, Step};
 
 use crate::error::LossReason;
-use crate::frame::{Header, Hello, Kind};
+use crate::frame::{Header, Kind};
+use crate::greeting::Hello;
+use crate::limits::QUEUE_FRAMES;
 use crate::reduction::Outgoing;
 use crate::state::{Shared, State};
-
-/// The most frames in the queue of a link. They are references: the values stay where they are.
-pub(crate) const QUEUE_FRAMES: usize = 8;
-/// How long a member may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one attempt lasts; closing the endpoint waits for no more than this.
-const CONNECT_ATTEMPT: Duration = Duration::from_secs(1);
+use crate::wire;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -152,23 +147,8 @@ fn connect(shared: &Shared, id: u64) -> Result<Arc<TcpStream>, LossReason> {
     let Some(address) = shared.lock().links.get(&id).map(|link| link.address) else {
         return Err(LossReason::Closed);
     };
-    let failed = |error: io::Error| LossReason::Connect {
-        address,
-        kind: error.kind(),
-    };
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let stream = loop {
-        match TcpStream::connect_timeout(&address, CONNECT_ATTEMPT) {
-            Ok(stream) => break Arc::new(stream),
-            Err(error) => {
-                let open = shared.lock().links.get(&id).is_some_and(Link::is_open);
-                if error.kind() != io::ErrorKind::TimedOut || Instant::now() >= deadline || !open {
-                    return Err(failed(error));
-                }
-            }
-        }
-    };
-    stream.set_nodelay(true).map_err(failed)?;
+    let open = || shared.lock().links.get(&id).is_some_and(Link::is_open);
+    let stream = Arc::new(wire::dial(address, open)?);
     let hello = Hello {
         identity: shared.identity.clone(),
         token: shared.token.clone(),
@@ -184,7 +164,7 @@ fn connect(shared: &Shared, id: u64) -> Result<Arc<TcpStream>, LossReason> {
         epoch
     };
     let header = Header::bare(Kind::Hello, shared.job, epoch).announcing(&hello);
-    write_frame(&stream, &header, &hello)?;
+    wire::write_frame(&*stream, &header, &hello)?;
     shared.events.notify_all();
     Ok(stream)
 }
@@ -206,7 +186,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
             Phase::Dead => return Ok(()),
             Phase::Leaving(epoch) => {
                 drop(state);
-                return write_frame(stream, &Header::bare(Kind::Bye, shared.job, epoch), &[]);
+                return wire::write_frame(stream, &Header::bare(Kind::Bye, shared.job, epoch), &[]);
             }
             Phase::Open => {}
         }
@@ -229,7 +209,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
         } else {
             frame.header.announcing(bytes)
         };
-        write_frame(stream, &header, bytes)?;
+        wire::write_frame(stream, &header, bytes)?;
         // Before the lock: whoever waits for the link to settle wants the values back.
         drop(frame);
         state = shared.lock();
@@ -240,36 +220,10 @@ fn wait<'a>(wake: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, Stat
     wake.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes header and payload with as few calls as the system allows.
-fn write_frame(mut stream: &TcpStream, header: &Header, payload: &[u8]) -> Result<(), LossReason> {
-    let header = header.encode();
-    let mut slices = [IoSlice::new(&header), IoSlice::new(payload)];
-    let mut slices = &mut slices[..];
-    while !slices.is_empty() {
-        match stream.write_vectored(slices) {
-            Ok(0) => return Err(LossReason::Closed),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(LossReason::Io(error.kind())),
-        }
-    }
-    Ok(())
-}
-
 /// Starts the thread that waits for the other end to close.
 fn watch(shared: &Arc<Shared>, id: u64, stream: Arc<TcpStream>) -> Result<JoinHandle<()>, LossReason> {
     let shared = shared.clone();
-    let watcher = move || {
-        let reason = loop {
-            match (&*stream).read(&mut [0]) {
-                Ok(0) => break LossReason::Closed,
-                Ok(_) => break LossReason::Talkback,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break LossReason::Io(error.kind()),
-            }
-        };
-        lose(&shared, id, reason);
-    };
+    let watcher = move || lose(&shared, id, wire::watch(&stream));
     let spawned = thread::Builder::new()
         .name("collective-watch".to_owned())
         .spawn(watcher);

@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod exactness;
+mod feed;
 mod fencing;
 mod loss;
 mod steady;
 mod strangers;
 mod support;
-mod transfer;

@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use lockstep_collective::Partials;
-use lockstep_collective::frame::{Header, Hello, Kind};
+use lockstep_collective::frame::{Header, Kind};
+use lockstep_collective::greeting::Hello;
 use lockstep_engine::geometry::Assignment;
 use lockstep_engine::ids::Epoch;
 use proptest::prelude::*;
