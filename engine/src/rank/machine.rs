@@ -275,7 +275,9 @@ impl RankMachine {
         }
         let assignment = membership.assignment(step);
         let mine = membership.rank_of(&self.me);
-        let lanes = mine.map(|me| assignment.lanes_of(me).collect()).unwrap_or_default();
+        let lanes = mine
+            .map(|me| assignment.lanes_of(me).collect())
+            .unwrap_or_default();
         self.pending = Some(self.entry(membership, step, &digest, loss));
         self.reduced = epoch;
         out.push(Command::Tell(Word::Reduced {

@@ -93,4 +93,3 @@ impl Job {
         self.phase = Phase::Ended(outcome);
     }
 }
-

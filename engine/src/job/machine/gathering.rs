@@ -55,7 +55,9 @@ impl Job {
         let stored = stored.copied().filter(|&step| step <= self.committed).max();
         let base = held.max(stored).unwrap_or_default();
         let reason = match base {
-            _ if held == Some(base) => format!("{ready} workers are ready; going on from the state that they hold"),
+            _ if held == Some(base) => {
+                format!("{ready} workers are ready; going on from the state that they hold")
+            }
             Step(0) => format!("{ready} workers are ready; starting from the seed"),
             step => format!("{ready} workers are ready; resuming from the checkpoint of step {step}"),
         };

@@ -81,10 +81,7 @@ impl Job {
     /// second time without the member that has more bad links.
     pub(super) fn judge_complaints(&mut self, now: Instant, out: &mut Vec<Command>) {
         let due = |complaint: &mut Complaint| now.since(complaint.since) >= DOUBT;
-        let Some(Complaint {
-            by, peer, reason, ..
-        }) = self.complaints.open.take_if(due)
-        else {
+        let Some(Complaint { by, peer, reason, .. }) = self.complaints.open.take_if(due) else {
             return;
         };
         if !self.complaints.again(&by, &peer) {
