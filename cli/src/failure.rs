@@ -115,7 +115,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             | TrainerError::Tokenizer { .. } => 6,
             TrainerError::Version { .. } => 5,
             TrainerError::Setting { .. } | TrainerError::Mismatch { .. } | TrainerError::Occupied { .. } => 2,
-            TrainerError::DiskFull { .. } | TrainerError::Storage { .. } => 7,
+            TrainerError::DiskFull { .. } | TrainerError::Storage { .. } | TrainerError::Target { .. } => 7,
             _ => 1,
         });
     }

@@ -20,25 +20,13 @@ impl Staging {
         Ok(Self { path, done: false })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes a file with `fill` and syncs it.
     pub(crate) fn file<T>(
         &self,
         name: &str,
         fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<T>,
     ) -> Result<T> {
-        let path = self.path.join(name);
-        let write = || {
-            let mut out = BufWriter::new(File::create(&path)?);
-            let result = fill(&mut out)?;
-            out.flush()?;
-            out.get_ref().sync_all()?;
-            Ok(result)
-        };
-        write().at("write", &path)
+        write(&self.path.join(name), fill)
     }
 
     /// Syncs the folder and renames it to `place`, which must not exist.
@@ -57,6 +45,21 @@ impl Drop for Staging {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// Writes the file `path` with `fill` and syncs it.
+pub(crate) fn write<T>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<T>,
+) -> Result<T> {
+    let write = || {
+        let mut out = BufWriter::new(File::create(path)?);
+        let result = fill(&mut out)?;
+        out.flush()?;
+        out.get_ref().sync_all()?;
+        Ok(result)
+    };
+    write().at("write", path)
 }
 
 /// The folder that holds `path`.

@@ -4,9 +4,11 @@
 
 mod model;
 mod reader;
+mod target;
 
 pub use model::{ModelSpec, Preset, presets};
 pub use reader::{SpecError, nearest};
+pub use target::{InvalidTarget, Target};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -123,13 +125,20 @@ pub struct ScheduleSpec {
     pub decay_fraction: f64,
 }
 
-/// `[checkpoint]`: when the state is written.
+/// `[checkpoint]`: when the state is written, which of them stay, and where copies go.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct CheckpointSpec {
     /// Every so many steps, and at the end; 0 means only at the end.
     pub every: u64,
     /// Checkpoints kept, newest first; 0 keeps all.
     pub keep: u64,
+    /// Beside those, each whose step is a multiple of this; 0 for none.
+    pub keep_every: u64,
+    /// Beside those, so many with the fewest validation bits per byte; 0 for none.
+    pub keep_best: u64,
+    /// Where each is copied to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 /// `[elastic]`: how many workers, and when one is given up.
@@ -325,7 +334,17 @@ impl Spec {
         let checkpoint = CheckpointSpec {
             every: s.integer(r, "every", 0..=1_000_000_000).unwrap_or(100),
             keep: s.integer(r, "keep", 0..=1_000_000).unwrap_or(3),
+            keep_every: s.integer(r, "keep_every", 0..=1_000_000_000).unwrap_or(0),
+            keep_best: s.integer(r, "keep_best", 0..=1_000_000).unwrap_or(0),
+            target: s.text(r, "target", Target::EXPECTED, |text| text.parse().ok()),
         };
+        let (every, multiple) = (checkpoint.every, checkpoint.keep_every);
+        if multiple > 0 && (every == 0 || !multiple.is_multiple_of(every)) {
+            r.reject(format!(
+                "checkpoint.keep_every = {multiple}: must be 0 or a multiple of every = {every}, as only those \
+                 steps have checkpoints"
+            ));
+        }
         s.finish(r);
 
         let mut s = r.section(root, "guard");
