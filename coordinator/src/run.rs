@@ -8,6 +8,7 @@ use lockstep_engine::job::{Command, Event, Job, NoteKind, Outcome, Phase, Rules}
 use lockstep_engine::placement::Demand;
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
+use lockstep_faults::Point;
 use lockstep_proto::wire;
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
@@ -283,6 +284,7 @@ impl Run {
                 step,
                 ends_epoch,
             } => {
+                lockstep_faults::reach(Point::LeaderBeforeCommit, step.0);
                 let commit = wire::StepCommitted {
                     epoch: epoch.0,
                     step: step.0,
@@ -291,6 +293,7 @@ impl Run {
                 for worker in &workers {
                     self.send(worker, What::Committed(commit));
                 }
+                lockstep_faults::reach(Point::LeaderAfterCommit, step.0);
             }
             Command::Evict { worker, reason } => {
                 self.send(&worker, What::Evicted(wire::Rejected { reason }));

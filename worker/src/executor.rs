@@ -15,6 +15,7 @@ use lockstep_engine::ids::{Lane, Rank, Step, WorkerId};
 use lockstep_engine::membership::{Membership, Source};
 use lockstep_engine::rank::{Task, TaskEnd};
 use lockstep_engine::spec::Spec;
+use lockstep_faults::Point;
 use lockstep_trainer::checkpoint::{self, About};
 use lockstep_trainer::{Batch, DType, Device, DeviceName, Llama, Schedule, State, Trainer};
 
@@ -229,6 +230,7 @@ impl Executor {
                     gain: None,
                 },
             };
+            tracing::debug!(end = ?ending.end, "ends");
             ended(ending);
         }
     }
@@ -280,6 +282,7 @@ impl Executor {
         if membership.recompute {
             self.forget_partials();
         }
+        tracing::debug!(epoch = %membership.epoch, "holds the epoch");
         self.membership = Some(membership);
         Ok(None)
     }
@@ -313,6 +316,7 @@ impl Executor {
                 self.about.parent = Some(step);
             }
             Source::Peer(from) => {
+                lockstep_faults::reach(Point::DuringJoin, step.0);
                 let zeros = || self.trainer.layout().zeros();
                 let mut parts = [zeros(), zeros(), zeros()];
                 self.endpoint.receive_state(from, step, &mut parts)?;
@@ -330,6 +334,7 @@ impl Executor {
     }
 
     fn donate(&mut self, step: Step, to: &[Rank]) -> Outcome {
+        lockstep_faults::reach(Point::DuringDonation, step.0);
         let state = self.trainer.state();
         if state.step != step {
             return Err(Failure::Fatal(format!(
@@ -366,6 +371,7 @@ impl Executor {
     }
 
     fn reduce(&mut self, step: Step) -> Outcome {
+        lockstep_faults::reach(Point::BeforeSend, step.0);
         let membership = self
             .membership
             .as_ref()
@@ -391,6 +397,7 @@ impl Executor {
     }
 
     fn apply(&mut self, step: Step) -> Outcome {
+        lockstep_faults::reach(Point::AfterCommit, step.0);
         let gradient = &self.reduced[..self.trainer.layout().len()];
         let applied = self
             .trainer

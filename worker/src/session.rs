@@ -174,6 +174,7 @@ impl<Scout: Fn() -> Result<Vec<Step>, String>> Session<Scout> {
         let what = match word {
             Word::Holding { epoch } => What::Holding(wire::Holding { epoch: epoch.0 }),
             Word::Reduced { epoch, step, lanes } => {
+                lockstep_faults::reach(lockstep_faults::Point::BeforeVerdict, step.0);
                 let (digest, loss, spans) = self.reduced.take().unwrap_or_default();
                 let span = |lane: Lane| {
                     let positions = spans.get(&lane).cloned().unwrap_or_default();

@@ -180,6 +180,7 @@ impl Writer {
             }
             fs::rename(&place, &aside).at("move aside", &place)?;
         }
+        lockstep_faults::reach(lockstep_faults::Point::BeforeRename, step.0);
         staging.publish(&place)?;
         files::remove(&aside)?;
         Ok(place)
