@@ -209,11 +209,24 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
         } else {
             frame.header.announcing(bytes)
         };
-        wire::write_frame(stream, &header, bytes)?;
+        if header.kind == Kind::Reduced {
+            lockstep_faults::reach(lockstep_faults::Point::DuringReduce, header.step.0);
+        }
+        let spoilt = lockstep_faults::spoils_frame().then(|| spoil(bytes));
+        wire::write_frame(stream, &header, spoilt.as_deref().unwrap_or(bytes))?;
         // Before the lock: whoever waits for the link to settle wants the values back.
         drop(frame);
         state = shared.lock();
     }
+}
+
+/// The payload with a bit flipped, behind the back of its checksum: for drills.
+fn spoil(payload: &[u8]) -> Vec<u8> {
+    let mut spoilt = payload.to_vec();
+    if let Some(byte) = spoilt.first_mut() {
+        *byte ^= 1;
+    }
+    spoilt
 }
 
 fn wait<'a>(wake: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {

@@ -1,12 +1,12 @@
 //! One task owns all jobs and nodes; streams and people send it messages. Nothing else holds state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
-use lockstep_engine::job::{Event, Kill};
+use lockstep_engine::job::{Event, Kill, Past};
 use lockstep_engine::placement::{Slot, place};
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
@@ -109,6 +109,8 @@ pub(crate) struct Actor {
     nodes: BTreeMap<NodeId, Node>,
     occupied: BTreeMap<Slot, JobId>,
     runs: BTreeMap<JobId, Run>,
+    /// Slots whose results were wrong.
+    quarantined: BTreeSet<Slot>,
 }
 
 impl Actor {
@@ -140,6 +142,7 @@ impl Actor {
             nodes: BTreeMap::new(),
             occupied: BTreeMap::new(),
             runs,
+            quarantined: BTreeSet::new(),
         })
     }
 
@@ -182,6 +185,11 @@ impl Actor {
                         worker: Some((&worker).into()),
                     };
                     self.tell_daemon(&worker.node, wire::daemon_down::What::Kill(kill));
+                }
+                Effect::Quarantine(worker, reason) => {
+                    tracing::warn!(%worker, %job, "quarantined: {reason}");
+                    let (node, slot) = (worker.node, worker.slot);
+                    self.quarantined.insert(Slot { node, slot });
                 }
                 Effect::Summarize => {
                     let (recorder, inbox, job) = (self.recorder.clone(), self.inbox.clone(), job.clone());
@@ -348,7 +356,7 @@ impl Actor {
                 out.display()
             )));
         }
-        if resume && known.1 == Step(0) {
+        if resume && known.1.committed() == Step(0) {
             return Err(Status::failed_precondition(format!(
                 "nothing to resume: this coordinator's ledger has no committed step of `{name}`; start it without --resume"
             )));
@@ -360,7 +368,7 @@ impl Actor {
         std::fs::write(&spec_file, &source).map_err(|error| {
             Status::failed_precondition(format!("write {}: {error}", spec_file.display()))
         })?;
-        let committed = if resume { known.1 } else { Step(0) };
+        let past = if resume { known.1 } else { Past::default() };
         if !resume {
             self.recorder.change(&name, Change::Truncate(Step(0)));
             // Of an attempt that never reached a checkpoint.
@@ -378,7 +386,7 @@ impl Actor {
             summary: None,
         };
         self.store.put_job(&record).map_err(stored)?;
-        let run = Run::new(record, spec, kills, (known.0, committed));
+        let run = Run::new(record, spec, kills, (known.0, past));
         let job = run.describe();
         self.runs.insert(name, run);
         self.place();
@@ -423,7 +431,7 @@ impl Actor {
                 slot,
             }));
         }
-        free.retain(|slot| !self.occupied.contains_key(slot));
+        free.retain(|slot| !self.occupied.contains_key(slot) && !self.quarantined.contains(slot));
         let placed = |job: &JobId| self.occupied.values().filter(|of| *of == job).count() as u32;
         let mut waiting: Vec<&Run> = self.runs.values().filter(|run| !run.is_over()).collect();
         waiting.sort_by_key(|run| run.record.submitted_ms);
@@ -446,7 +454,7 @@ impl Actor {
 }
 
 /// The epoch and the last committed step that the store knows.
-fn known(store: &Store, job: &JobId) -> Result<(Epoch, Step), StoreError> {
-    let last = store.last_step(job)?;
-    Ok((store.epoch(job)?, last))
+fn known(store: &Store, job: &JobId) -> Result<(Epoch, Past), StoreError> {
+    let ledger = store.ledger(job)?;
+    Ok((store.epoch(job)?, Past::of(&ledger)))
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_engine::ids::{Epoch, JobId, Step, WorkerId};
-use lockstep_engine::job::{Command, Event, Job, NoteKind, Outcome, Phase, Rules};
+use lockstep_engine::job::{Command, Event, Guard, Job, NoteKind, Outcome, Past, Phase, Rules};
 use lockstep_engine::placement::Demand;
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
+use lockstep_faults::Point;
 use lockstep_proto::wire;
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
@@ -79,6 +80,8 @@ impl Tail {
 pub(crate) enum Effect {
     /// Have the worker's daemon send SIGKILL.
     Kill(WorkerId),
+    /// Place no worker of this job in the worker's slot again, for this reason.
+    Quarantine(WorkerId, String),
     /// The job is done; its summary is due once all records are written.
     Summarize,
 }
@@ -96,15 +99,22 @@ impl Run {
         record: JobRecord,
         spec: Spec,
         kills: Vec<lockstep_engine::job::Kill>,
-        (epoch, committed): (Epoch, Step),
+        (epoch, past): (Epoch, Past),
     ) -> Self {
+        let committed = past.committed();
         let rules = Rules {
             steps: Step(spec.train.steps),
             geometry: spec.geometry(),
             min_workers: spec.elastic.min_workers,
             max_workers: spec.elastic.max_workers,
+            spares: spec.elastic.spares,
             lease: spec.elastic.lease(),
             gather: GATHER,
+            checkpoint_every: spec.checkpoint.every,
+            guard: Guard {
+                policy: spec.guard.bad_step,
+                spike_factor: spec.guard.spike_factor as f32,
+            },
             kills,
         };
         let tail = |log: Log| Tail::of(&record.out.join(log.file_name()));
@@ -112,7 +122,7 @@ impl Run {
         Self {
             record,
             spec,
-            machine: Job::new(rules, epoch, committed),
+            machine: Job::new(rules, epoch, past),
             ranks: BTreeMap::new(),
             updates: broadcast::channel(4096).0,
             notes,
@@ -141,7 +151,7 @@ impl Run {
 
     pub(crate) fn demand(&self, placed: u32) -> Demand {
         let elastic = &self.spec.elastic;
-        let (min_workers, max_workers) = (elastic.min_workers, elastic.max_workers);
+        let (min_workers, max_workers) = (elastic.min_workers, elastic.max_workers + elastic.spares);
         Demand {
             job: self.name().clone(),
             placed,
@@ -277,21 +287,29 @@ impl Run {
                     );
                 }
             }
-            Command::Commit {
-                workers,
-                epoch,
-                step,
-                ends_epoch,
-            } => {
-                let commit = wire::StepCommitted {
-                    epoch: epoch.0,
-                    step: step.0,
-                    ends_epoch,
-                };
+            Command::Commit { workers, verdict } => {
+                let step = verdict.step;
+                lockstep_faults::reach(Point::LeaderBeforeCommit, step.0);
+                let commit = wire::StepCommitted::from(verdict);
                 for worker in &workers {
                     self.send(worker, What::Committed(commit));
                 }
+                lockstep_faults::reach(Point::LeaderAfterCommit, step.0);
             }
+            Command::Follow { worker, epoch, donor } => {
+                let (epoch, donor) = (epoch.0, Some((&donor).into()));
+                self.send(&worker, What::Follow(wire::Follow { epoch, donor }));
+            }
+            Command::Seal {
+                worker,
+                step,
+                epoch,
+                shards,
+            } => {
+                let (step, epoch) = (step.0, epoch.0);
+                self.send(&worker, What::Seal(wire::Seal { step, epoch, shards }));
+            }
+            Command::Quarantine { worker, reason } => effects.push(Effect::Quarantine(worker, reason)),
             Command::Evict { worker, reason } => {
                 self.send(&worker, What::Evicted(wire::Rejected { reason }));
                 self.ranks.remove(&worker);

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
-use lockstep_engine::job::{Event, Report};
+use lockstep_engine::job::{Event, Offer, Report};
 use lockstep_engine::ledger::Span;
+use lockstep_engine::rank::Reduced;
 use lockstep_engine::spec::Spec;
 use lockstep_proto::convert::{address, required};
 use lockstep_proto::{WireError, check_version, wire};
@@ -359,6 +361,28 @@ fn rank_event(worker: &WorkerId, message: wire::RankUp) -> Result<(Event, Option
             worker,
             address: address("ready.address", &ready.address)?,
             checkpoints: ready.checkpoints.into_iter().map(Step).collect(),
+            offer: ready.offer.map(Offer::try_from).transpose()?,
+        },
+        What::Following(following) => Event::Following {
+            worker,
+            step: Step(following.step),
+        },
+        What::Computed(computed) => Event::Computed {
+            worker,
+            epoch: Epoch(computed.epoch),
+            step: Step(computed.step),
+            lanes: computed.lanes,
+            took: Duration::from_micros(computed.microseconds),
+        },
+        What::Shard(shard) => Event::ShardWritten {
+            worker,
+            snapshot: required("shard.snapshot", shard.snapshot)?.into(),
+            record: shard.record,
+        },
+        What::CheckpointFailed(failed) => Event::CheckpointFailed {
+            worker,
+            step: Step(failed.step),
+            reason: failed.reason,
         },
         What::Holding(holding) => Event::Holding {
             worker,
@@ -372,8 +396,12 @@ fn rank_event(worker: &WorkerId, message: wire::RankUp) -> Result<(Event, Option
             Event::Reduced(Report {
                 epoch: Epoch(reduced.epoch),
                 step: Step(reduced.step),
-                digest: reduced.digest,
-                loss: reduced.loss,
+                result: Reduced {
+                    digest: reduced.digest,
+                    loss: reduced.loss,
+                    finite: reduced.finite,
+                    weights: reduced.weights,
+                },
                 spans: reduced.spans.into_iter().map(span).collect(),
                 worker,
             })

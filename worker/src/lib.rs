@@ -4,15 +4,19 @@
 //! |---|---|
 //! | [`daemon`] | registers the node, starts a rank process for each slot that the coordinator fills, relays logs |
 //! | [`rank`] | the rank process: joins its job, runs until it is told to leave |
+//! | `link` | a rank's stream to the coordinator, opened again when it breaks |
 //! | `session` | carries the engine's rank machine between the coordinator's stream and the executor |
 //! | `executor` | a thread that owns device, data and data plane, and runs one task at a time |
+//! | `checkpoints` | writes a rank's part of each checkpoint while training goes on |
 //! | `loader` | positions of the sample order to batches |
 //! | `validation` | how well the final weights predict the held-out text |
 //! | [`lifeline`] | ends a process with its parent, whatever happened to the parent |
 
+mod checkpoints;
 pub mod daemon;
 mod executor;
 pub mod lifeline;
+mod link;
 mod loader;
 pub mod rank;
 mod session;

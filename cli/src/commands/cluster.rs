@@ -83,6 +83,7 @@ fn shutdown(with_lifeline: bool) -> anyhow::Result<CancellationToken> {
 
 pub(crate) async fn coordinator(args: CoordinatorArgs) -> anyhow::Result<()> {
     log_to_stderr("info");
+    arm("coordinator")?;
     let options = Options {
         listen: args.listen,
         state: args.state,
@@ -99,6 +100,8 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> anyhow::Result<()> {
 
 pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
     log_to_stderr("info");
+    // For its ranks: a variable that they cannot read would stop each of them.
+    arm("daemon")?;
     let node = match args.name {
         Some(name) => name,
         None => host_name()?,
@@ -122,6 +125,7 @@ pub(crate) async fn rank(args: RankArgs) -> anyhow::Result<()> {
         slot: args.slot,
         incarnation: args.incarnation,
     };
+    arm(&worker.to_string())?;
     let options = rank::Options {
         coordinator: args.coordinator,
         job: args.job,
@@ -130,6 +134,11 @@ pub(crate) async fn rank(args: RankArgs) -> anyhow::Result<()> {
     };
     rank::run(options).await?;
     Ok(())
+}
+
+/// Arms the fault that the environment names for this process, for tests and drills.
+fn arm(me: &str) -> Result<(), Failure> {
+    lockstep_faults::arm(me).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn host_name() -> anyhow::Result<NodeId> {

@@ -138,7 +138,10 @@ pub(super) fn corrupt(path: &Path, corruption: Corruption) -> TrainerError {
 }
 
 /// The manifest of the checkpoint in the folder `path`, checked against its own digest alone.
-pub(super) fn read_manifest(path: &Path) -> Result<Manifest> {
+///
+/// # Errors
+/// [`TrainerError::Corrupt`], [`TrainerError::Version`], [`TrainerError::Storage`].
+pub fn read_manifest(path: &Path) -> Result<Manifest> {
     let file = path.join(MANIFEST);
     match fs::read(&file) {
         Err(error) if error.kind() == ErrorKind::NotFound => Err(corrupt(

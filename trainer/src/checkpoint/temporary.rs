@@ -31,6 +31,7 @@ pub(super) fn replace(dir: &Path, step: Step, source: &Path) -> Result<()> {
         files::remove(&aside)?;
         fs::rename(&place, &aside).at("move aside", &place)?;
     }
+    lockstep_faults::reach(lockstep_faults::Point::BeforeRename, step.0);
     fs::rename(source, &place).at("rename to", &place)?;
     files::sync(dir)?;
     files::remove(&aside)
