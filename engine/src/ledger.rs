@@ -36,6 +36,14 @@ pub struct Entry {
     pub skipped: bool,
 }
 
+impl Entry {
+    /// Whether it was skipped without being computed, since the job went back to a state before it.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        self.skipped && self.digest.is_empty()
+    }
+}
+
 fn nan_for_null<'de, D: serde::Deserializer<'de>>(source: D) -> Result<f32, D::Error> {
     let value: Option<f32> = serde::Deserialize::deserialize(source)?;
     Ok(value.unwrap_or(f32::NAN))

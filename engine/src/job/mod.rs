@@ -70,16 +70,24 @@ pub enum BadStep {
 pub struct Past {
     /// The loss of each committed step, from the first on; NaN for those that were skipped.
     pub losses: Vec<f32>,
+    /// The last epoch in which the job went back and steps were skipped unseen: states from before it are of steps that
+    /// do not count any more, though their numbers do.
+    pub fence: Epoch,
 }
 
 impl Past {
     /// From the ledger's entries, in order.
     #[must_use]
     pub fn of<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Self {
-        let loss = |entry: &Entry| if entry.skipped { f32::NAN } else { entry.loss };
-        Self {
-            losses: entries.into_iter().map(loss).collect(),
+        let mut past = Self::default();
+        for entry in entries {
+            past.losses
+                .push(if entry.skipped { f32::NAN } else { entry.loss });
+            if entry.is_unseen() {
+                past.fence = past.fence.max(entry.epoch);
+            }
         }
+        past
     }
 
     /// The last committed step.
@@ -224,6 +232,8 @@ pub enum Event {
 /// What a worker kept while it had no coordinator.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Offer {
+    /// The highest epoch that it has heard of.
+    pub epoch: Epoch,
     /// The step whose state it has, or is about to have because its commit was already told.
     pub held: Step,
     /// The lanes of the step after it that are computed.

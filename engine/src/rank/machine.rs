@@ -55,6 +55,8 @@ pub struct RankMachine {
     finished: Epoch,
     over: Epoch,
     busy: Option<Task>,
+    /// What is under way is of a state that was forgotten.
+    void: bool,
     failed: bool,
     stale: u64,
 }
@@ -89,6 +91,7 @@ impl RankMachine {
             finished: Epoch(0),
             over: Epoch(0),
             busy: None,
+            void: false,
             failed: false,
             stale: 0,
         }
@@ -117,6 +120,7 @@ impl RankMachine {
             None => self.computed.iter().copied().collect(),
         };
         Some(Offer {
+            epoch: self.epoch,
             held,
             lanes,
             members: self.members.clone(),
@@ -187,6 +191,7 @@ impl RankMachine {
         self.membership = None;
         out.push(Command::Raise(epoch));
         if forget {
+            self.void = self.busy.is_some();
             self.held = None;
             self.verdict = None;
             self.snapshot = None;
@@ -255,6 +260,11 @@ impl RankMachine {
         let Some(task) = self.busy.take() else {
             self.stale += 1;
             return;
+        };
+        let end = match end {
+            TaskEnd::Failed(reason) => TaskEnd::Failed(reason),
+            _ if std::mem::take(&mut self.void) => TaskEnd::Superseded,
+            end => end,
         };
         match end {
             TaskEnd::Done => self.done(task, out),
@@ -395,6 +405,13 @@ impl RankMachine {
         let me = membership.rank_of(&self.me)?;
         let source = membership.sources.get(me.index()).copied()?;
         if self.told_holding < epoch {
+            let here = self.held == Some(membership.base) || self.held == Some(membership.state);
+            if source == Source::Held && !here {
+                // It followed its donor further after it had said where it was.
+                self.membership = None;
+                out.push(Command::Ready);
+                return None;
+            }
             if let Some(task) = self.come_by(membership, source) {
                 return Some(task);
             }

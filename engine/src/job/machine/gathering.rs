@@ -10,6 +10,7 @@ impl Job {
     /// the store and what workers tell it.
     pub(super) fn take_offer(&mut self, worker: &WorkerId, offer: Offer) {
         let Offer {
+            epoch: _,
             held,
             lanes,
             members,
@@ -117,7 +118,14 @@ impl Job {
         };
     }
 
-    /// Nobody's state counts any more: all begin again, from a checkpoint of `step` or before it.
+    /// The state that workers have does not count any more, nor that of workers which come back later.
+    pub(super) fn go_back(&mut self, step: Step, reason: &str, out: &mut Vec<Command>) {
+        self.fall_back(step, reason, out);
+        self.past.fence = self.epoch;
+    }
+
+    /// Nobody here has the state any more: all begin again, from a checkpoint of `step` or before it, unless somebody
+    /// brings a newer state.
     pub(super) fn fall_back(&mut self, step: Step, reason: &str, out: &mut Vec<Command>) {
         self.hold(reason, true, out);
         self.cut(step);

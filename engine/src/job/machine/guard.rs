@@ -59,7 +59,7 @@ impl Job {
                 );
                 out.push(note(NoteKind::BadStep, text));
                 self.void.extend((last + 1..=step.0).map(Step));
-                self.fall_back(Step(last), "a bad step", out);
+                self.go_back(Step(last), "a bad step", out);
                 Judgement::Dealt
             }
         }

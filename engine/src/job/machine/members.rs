@@ -29,6 +29,16 @@ impl Job {
                 self.evict(now, &old, "a new process has taken its place", out);
             }
         }
+        if offer.as_ref().is_some_and(|offer| offer.epoch < self.past.fence) {
+            // It missed that the job went back. It is to say anew that it is ready, with empty hands.
+            out.push(Command::Hold {
+                workers: vec![worker],
+                epoch: self.epoch,
+                forget: true,
+                reason: "its state is of steps that do not count any more".to_owned(),
+            });
+            return;
+        }
         out.push(note(
             NoteKind::Joined,
             format!("{worker} is ready at {}", peer.address),
@@ -85,8 +95,20 @@ impl Job {
         self.left(now, worker, reason, out);
     }
 
-    /// Evicts whoever was silent for a lease.
+    /// Evicts whoever was silent for a lease, and whoever drains and is no member any more.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Command>) {
+        let spared = |(worker, peer): &(&WorkerId, &Peer)| {
+            peer.drains && !self.members.is_empty() && !self.members.contains(worker)
+        };
+        let spared: Vec<WorkerId> = self
+            .peers
+            .iter()
+            .filter(spared)
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        for worker in spared {
+            self.evict(now, &worker, "its node is drained", out);
+        }
         let lease = self.rules.lease;
         let silent: Vec<WorkerId> = self
             .peers
@@ -147,25 +169,22 @@ impl Job {
 
     /// The members of the next epoch: those of this one, then others that hold the state, newcomers at a boundary.
     fn choose(&self) -> Vec<WorkerId> {
-        let room = self.rules.max_workers as usize;
         let stays = |worker: &&WorkerId| self.members.contains(*worker);
         let mut chosen: Vec<&WorkerId> = self.peers.keys().filter(stays).collect();
         let drains = |w: &WorkerId| self.peers.get(w).is_some_and(|peer| peer.drains);
-        let others = |w: &&WorkerId| !self.members.contains(*w) && !drains(w);
-        let others: Vec<&WorkerId> = self.peers.keys().filter(others).collect();
-        chosen.extend(others.iter().filter(|w| self.holds(w)));
-        let mut rest: Vec<&WorkerId> = others.into_iter().filter(|w| !self.holds(w)).collect();
-        rest.sort_by_key(|w| !self.is_near(w));
+        let mut others: Vec<&WorkerId> = self.peers.keys().filter(|w| !self.members.contains(*w)).collect();
+        others.sort_by_key(|w| (!self.holds(w), drains(w), !self.is_near(w)));
         let begins = self.members.is_empty();
         let boundary = self.at_boundary();
-        // Whoever is far behind is waited for only if it must be.
+        // Whoever is far behind is waited for, and whoever drains is kept, only if it must be.
         let least = self.rules.min_workers as usize;
-        for worker in rest {
-            if begins || (boundary && self.is_near(worker)) || chosen.len() < least {
+        for worker in others {
+            let ready = self.holds(worker) || (boundary && self.is_near(worker));
+            if begins || (ready && !drains(worker)) || chosen.len() < least {
                 chosen.push(worker);
             }
         }
-        chosen.truncate(room);
+        chosen.truncate(self.rules.max_workers as usize);
         let mut chosen: Vec<WorkerId> = chosen.into_iter().cloned().collect();
         chosen.sort();
         chosen

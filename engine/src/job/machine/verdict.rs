@@ -87,6 +87,7 @@ impl Job {
                 peer.at = Some(step);
             }
         }
+        self.agreed_before(step, out);
         if snapshot {
             self.begin_checkpoint(step, out);
         }
