@@ -68,7 +68,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Err(reason) => return drop(started.send(Err(reason))),
         };
         let endpoint = executor.endpoint();
-        let parts = (endpoint.handle(), endpoint.local_addr(), executor.checkpoints());
+        let parts = (
+            endpoint.handle(),
+            endpoint.local_addr(),
+            executor.checkpoints(),
+            executor.void(),
+        );
         if started.send(Ok(parts)).is_ok() {
             executor.run(&queue, |ending| drop(endings_in.blocking_send(ending)));
         }
@@ -83,7 +88,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let started = start
         .await
         .map_err(|_| Error::Fatal("the executor thread ended while starting".to_owned()))?;
-    let (plane, address, checkpoints) = match started {
+    let (plane, address, checkpoints, void) = match started {
         Ok(parts) => parts,
         Err(reason) => return Err(last_words(&mut link, reason).await),
     };
@@ -95,6 +100,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         work,
         plane,
         checkpoints,
+        void,
         up: None,
         members: BTreeMap::new(),
         spans: BTreeMap::new(),

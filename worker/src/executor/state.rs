@@ -1,6 +1,7 @@
 //! Coming by the state, keeping up with a donor, feeding followers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lockstep_collective::{Advance, CollectiveError, FollowOptions, FollowRequest, Shape, Start};
 use lockstep_engine::ids::{Epoch, Step};
@@ -50,7 +51,9 @@ impl Executor {
     /// The state does not count any more.
     pub(super) fn forget(&mut self) {
         self.holds = false;
+        self.void.store(false, Ordering::Release);
         self.last = None;
+        self.copied = None;
         self.following = None;
         self.feeds.clear();
         self.forget_partials();
@@ -158,7 +161,7 @@ impl Executor {
 
     /// Answers those who can be answered now.
     pub(super) fn serve_followers(&mut self) {
-        if self.waiting.is_empty() || !self.holds {
+        if self.waiting.is_empty() || !self.holds || self.void.load(Ordering::Acquire) {
             return;
         }
         let step = self.trainer.state().step;
