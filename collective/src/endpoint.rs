@@ -262,9 +262,10 @@ fn route(
             continue;
         }
         let id = state.new_id();
-        state
-            .links
-            .insert(id, Link::new(member.identity.clone(), member.address));
+        state.links.insert(
+            id,
+            Link::new(member.identity.clone(), member.address, roster.epoch),
+        );
         match outbound::spawn(shared, id) {
             Ok(thread) => state.threads.push(thread),
             Err(error) => {
