@@ -62,6 +62,12 @@ fn strangers_are_shown_out_and_the_group_goes_on() {
         hello(JOB, ""),
         partial(),
         huge,
+        Header::bare(Kind::Follow, JOB, Epoch(1))
+            .announcing(b"not a greeting")
+            .encode()
+            .into_iter()
+            .chain(*b"not a greeting")
+            .collect(),
         Header::bare(Kind::Hello, JOB, Epoch(1))
             .announcing(&[])
             .encode()

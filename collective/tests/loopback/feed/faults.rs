@@ -153,3 +153,39 @@ fn a_donor_with_another_model_or_job_is_named() {
         assert!(reason.to_string().contains(words), "{reason}");
     }
 }
+
+#[test]
+fn a_follower_that_hangs_up_or_talks_back_is_let_go() {
+    let donor = Donor::new();
+    let handle = donor.member.endpoint.handle();
+    let follow = Follow {
+        identity: "newcomer".to_owned(),
+        token: "secret".to_owned(),
+        donor: "donor".to_owned(),
+        at_least: Step(0),
+        held: Some(Step(1)),
+    };
+    let ask = || {
+        let mut stream = TcpStream::connect(donor.member.endpoint.local_addr()).unwrap();
+        stream
+            .write_all(&frame(Kind::Follow, 0, &follow.encode()))
+            .unwrap();
+        stream
+    };
+    let asked = ask();
+    let request = donor.asked();
+    assert!(request.is_open());
+    drop(asked);
+    assert!(handle.wait_until(LONG, |stats| stats.followers == 0));
+    assert!(!request.is_open());
+    // An answer that nobody hears is no error.
+    assert!(!request.answer(Start::Same(Step(1))).unwrap().is_open());
+
+    let mut stream = ask();
+    let feed = donor.asked().answer(Start::Same(Step(1))).unwrap();
+    assert_eq!(read_frame(&stream).0.kind, Kind::Same);
+    assert!(feed.is_open());
+    stream.write_all(&[0]).unwrap();
+    assert!(handle.wait_until(LONG, |stats| stats.followers == 0));
+    assert!(!feed.is_open());
+}
