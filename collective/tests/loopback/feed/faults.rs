@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_collective::frame::{FrameError, Header, Kind};
 use lockstep_collective::greeting::Follow;
-use lockstep_collective::{Advance, Following, LossReason, Options, Peer, Start};
+use lockstep_collective::{Advance, Following, LossReason, Options, Peer, Shape, Start};
 use lockstep_engine::ids::{Epoch, Step};
 
 use super::*;
@@ -61,12 +61,16 @@ fn an_idle_donor_gives_signs_of_life_and_a_hanging_one_is_found_out() {
 /// A donor that says what the test wants, to a follower that holds step 1; a state has two values, and so has a
 /// gradient.
 fn puppet_donor(newcomer: &Member) -> (TcpListener, TcpStream, Following) {
+    puppet_donor_of(newcomer, shape(&[2], 2))
+}
+
+fn puppet_donor_of(newcomer: &Member, shape: Shape) -> (TcpListener, TcpStream, Following) {
     let listener = TcpListener::bind(loopback()).unwrap();
     let donor = Peer {
         identity: "donor".to_owned(),
         address: listener.local_addr().unwrap(),
     };
-    let following = follow(newcomer, &donor, Some(1), 1, &shape(&[2], 2));
+    let following = follow(newcomer, &donor, Some(1), 1, &shape);
     let (stream, _) = listener.accept().unwrap();
     let (header, payload) = read_frame(&stream);
     assert_eq!(header.kind, Kind::Follow);
@@ -152,6 +156,31 @@ fn a_donor_with_another_model_or_job_is_named() {
         let reason = loss(following.next(Epoch(0)));
         assert!(reason.to_string().contains(words), "{reason}");
     }
+}
+
+#[test]
+fn a_follower_that_is_not_asked_takes_in_only_so_much() {
+    let (len, steps) = (1 << 20, 64);
+    let newcomer = Member::new("newcomer");
+    let (_listener, mut stream, mut following) = puppet_donor_of(&newcomer, shape(&[], len));
+    stream
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let values = bytes(&lane(0, len, 0));
+    let told = |step| {
+        let announced = frame(Kind::Gradient, step, &(len as u64).to_le_bytes());
+        [announced, frame(Kind::Values, step, &values)].concat()
+    };
+    let written = (2..steps)
+        .take_while(|&step| stream.write_all(&told(step)).is_ok())
+        .count() as u64;
+    // Two wait to be asked for, one waits for room, and the system holds some.
+    assert!(
+        (3..16).contains(&written),
+        "{written} of {steps} gradients of 4 MiB"
+    );
+    let first: Vec<Step> = (0..3).map(|_| following.next(Epoch(0)).unwrap().step()).collect();
+    assert_eq!(first, [Step(2), Step(3), Step(4)]);
 }
 
 #[test]
