@@ -127,8 +127,21 @@ fn an_end_that_is_noticed_late_is_no_loss_in_the_next_group() {
         let (header, _) = read_frame(&renewed);
         assert_eq!((header.kind, header.epoch), (kind, Epoch(2)));
     }
-    // Once is enough: from now on an end is a loss.
-    drop(renewed);
+}
+
+#[test]
+fn a_member_is_connected_to_anew_once() {
+    let member = Member::new("real");
+    let puppet = Puppet::new("puppet", &member, 1);
+    let peers = [member.peer(), puppet.peer()];
+    member.endpoint.enter(group(1, 0, &peers)).unwrap();
+    let old = puppet.accept();
+    member.endpoint.enter(group(2, 0, &peers)).unwrap();
+    drop(old);
+    drop(puppet.accept());
+    let fresh = Assignment::fresh(2, 2);
+    let mut partials = Partials::new(2, 2);
+    compute(&mut partials, &fresh, 0, 0);
     match reduce(&member, 2, &fresh, &partials) {
         Err(CollectiveError::PeerLost { rank: Rank(1), .. }) => {}
         other => panic!("{other:?}"),

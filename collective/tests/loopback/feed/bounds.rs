@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use lockstep_collective::frame::HEADER_BYTES;
 use lockstep_collective::limits::MAX_FOLLOWERS;
 use lockstep_collective::{CollectiveError, FollowRequest, Following, LossReason, Options, Peer, Start};
 use lockstep_engine::ids::{Epoch, Step};
@@ -68,6 +69,24 @@ fn a_slow_follower_is_let_go_and_whoever_pushes_never_waits() {
     );
     let feed = donor.asked().answer(Start::Same(Step(reached))).unwrap();
     assert!(again.next(Epoch(0)).is_ok() && feed.is_open());
+}
+
+#[test]
+fn a_follower_that_keeps_up_is_never_let_go() {
+    let len = 1 << 10;
+    let donor = Donor::with(Options {
+        feed_bytes: 3 * (4 * len + HEADER_BYTES),
+        ..options("donor")
+    });
+    let newcomer = Member::new("newcomer");
+    let mut following = follow(&newcomer, &donor.member.peer(), Some(1), 0, &shape(&[], len));
+    let feed = donor.asked().answer(Start::Same(Step(1))).unwrap();
+    assert_eq!(following.next(Epoch(0)).unwrap().step(), Step(1));
+    for step in 2..200 {
+        // No more than the one before may still be on its way out.
+        assert!(feed.push(Step(step), gradient(step, len)), "step {step}");
+        assert!(is_gradient(&following.next(Epoch(0)).unwrap(), step, len));
+    }
 }
 
 #[test]
