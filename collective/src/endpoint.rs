@@ -39,7 +39,7 @@ pub struct Options {
     pub on_peer_lost: OnPeerLost,
     /// Called when somebody wants to follow, from a thread of the connection's own; hand the request to whoever
     /// holds the state. At most [`MAX_FOLLOWERS`](crate::limits::MAX_FOLLOWERS) are open at a time; whoever asks
-    /// again closes its older one.
+    /// again closes its older one, of which the request may still arrive, or arrive later: nobody hears its answer.
     pub on_follow: OnFollow,
 }
 

@@ -1,5 +1,6 @@
 //! A feed holds up nobody: what waits is bounded, and so is who may follow.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -178,22 +179,21 @@ fn followers_are_limited_and_a_request_may_wait_or_be_dropped() {
     assert!(handle.wait_until(LONG, |stats| stats.followers == MAX_FOLLOWERS));
     let words = LossReason::Refused(format!("it has {MAX_FOLLOWERS} followers already"));
     assert_eq!(loss(follow(last).next(Epoch(0))), words);
-    // Asking anew takes the place of the old request, even while there is no room.
     assert!(handle.wait_until(LONG, |stats| stats.followers == MAX_FOLLOWERS));
+    let mut requests: HashMap<String, FollowRequest> = (0..MAX_FOLLOWERS)
+        .map(|_| donor.asked())
+        .map(|request| (request.follower.clone(), request))
+        .collect();
+    // Asking anew takes the place of the old request, even while there is no room.
     let again = follow(&others[0]);
     assert_eq!(loss(followings[0].next(Epoch(0))), LossReason::Closed);
     followings[0] = again;
-
-    let mut requests: Vec<FollowRequest> = (0..=MAX_FOLLOWERS).map(|_| donor.asked()).collect();
-    let place = |name: &str| requests.iter().rposition(|request| request.follower == name);
-    let dropped = requests.remove(place("newcomer-1").unwrap());
-    drop(dropped);
-    assert_eq!(loss(followings[1].next(Epoch(0))), LossReason::Closed);
-    let place = |name: &str| requests.iter().rposition(|request| request.follower == name);
-    let feed = requests.remove(place("newcomer-0").unwrap());
     let (step, parts) = (Step(1), state(1, &[1]));
-    let feed = feed.answer(Start::State { step, parts }).unwrap();
+    let feed = donor.asked().answer(Start::State { step, parts }).unwrap();
     assert!(is_state(&followings[0].next(Epoch(0)).unwrap(), 1, &[1]) && feed.is_open());
+
+    drop(requests.remove("newcomer-1").unwrap());
+    assert_eq!(loss(followings[1].next(Epoch(0))), LossReason::Closed);
     // A donor that closes waits for nobody.
     drop(donor);
     assert_eq!(loss(followings[2].next(Epoch(0))), LossReason::Closed);
