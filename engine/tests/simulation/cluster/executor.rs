@@ -38,6 +38,7 @@ impl World {
     pub(crate) fn forget(&mut self, slot: usize) {
         self.stop_feeding(slot);
         let Some(run) = self.run_of(slot) else { return };
+        run.void = run.task.is_some();
         run.state = None;
         run.tainted = false;
         run.lanes.clear();
@@ -91,6 +92,10 @@ impl World {
             return;
         };
         let mut end = TaskEnd::Done;
+        if std::mem::take(&mut run.void) {
+            self.rank(slot, Event::Ended(end));
+            return;
+        }
         match task {
             Task::Enter { membership, keep } => {
                 run.lanes.retain(|lane, _| keep.contains(lane));
@@ -118,11 +123,10 @@ impl World {
                 );
             }
             Task::Skip { to } => {
-                if let Some((_, state)) = run.state {
-                    let tainted = run.tainted;
-                    self.set_state(slot, to, state, tainted);
-                    self.feed_all(slot, &Item::Skipped { to });
-                }
+                let Some((_, state)) = run.state else { return };
+                let tainted = run.tainted;
+                self.set_state(slot, to, state, tainted);
+                self.feed_all(slot, &Item::Skipped { to });
             }
             Task::Compute { step, lane } => {
                 // Unless it was told to forget it in the meantime.
@@ -132,17 +136,16 @@ impl World {
                 }
                 end = TaskEnd::Computed { took };
             }
-            Task::Apply { step, skip } if run.state.is_some() => self.apply(slot, step, skip),
+            Task::Apply { step, skip } => self.apply(slot, step, skip),
             Task::Snapshot(snapshot) => {
-                if let Some((step, state)) = run.state {
-                    if step != snapshot.step {
-                        self.violated(format!("slot {slot} at {step} is to copy {}", snapshot.step));
-                    }
-                    let at = self.now + self.dice.below(40 * MS);
-                    self.at(at, What::Written(process, Written::Shard(snapshot, state)));
+                let Some((step, state)) = run.state else { return };
+                if step != snapshot.step {
+                    self.violated(format!("slot {slot} at {step} is to copy {}", snapshot.step));
                 }
+                let at = self.now + self.dice.below(40 * MS);
+                self.at(at, What::Written(process, Written::Shard(snapshot, state)));
             }
-            Task::Apply { .. } | Task::Finish { .. } => {}
+            Task::Finish { .. } => {}
             Task::Follow { .. } | Task::Reduce { .. } => return,
         }
         self.check_state(slot);

@@ -41,6 +41,8 @@ pub(crate) struct Run {
     pub(crate) session: Option<(usize, ConnId, u64)>,
     pub(crate) outbox: VecDeque<Command>,
     pub(crate) task: Option<(u64, Task)>,
+    /// The task under way is of a state that was forgotten: it has no effect.
+    pub(crate) void: bool,
     pub(crate) fence: Epoch,
     pub(crate) membership: Option<Membership>,
     pub(crate) state: Option<(Step, u64)>,
@@ -96,6 +98,7 @@ impl World {
             session: None,
             outbox: VecDeque::new(),
             task: None,
+            void: false,
             fence: Epoch(0),
             membership: None,
             state: None,
