@@ -351,6 +351,10 @@ impl Mirror {
         for key in keys {
             self.store.delete(&key).await.map_err(told)?;
         }
+        if let Target::Folder(path) = &self.target {
+            // Empty now, or not there; a bucket has no folders.
+            let _ = fs::remove_dir(folder(path, step));
+        }
         Ok(())
     }
 
@@ -414,7 +418,7 @@ fn failed(target: &Target, action: &str, error: impl std::fmt::Display) -> Train
 fn open_folder(target: &Target, path: &Path) -> Result<Box<dyn ObjectStore>> {
     fs::create_dir_all(path).map_err(|error| failed(target, "create folder", error))?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(target, "open", error))?;
-    Ok(Box::new(store.with_automatic_cleanup(true).with_fsync(true)))
+    Ok(Box::new(store.with_fsync(true)))
 }
 
 #[cfg(feature = "s3")]
