@@ -15,7 +15,7 @@ use lockstep_engine::ids::{Lane, Rank, Step, WorkerId};
 use lockstep_engine::membership::{Membership, Source};
 use lockstep_engine::rank::{Task, TaskEnd};
 use lockstep_engine::spec::Spec;
-use lockstep_trainer::checkpoint::{self, About};
+use lockstep_trainer::checkpoint::{self, About, Policy};
 use lockstep_trainer::{Batch, DType, Device, DeviceName, Llama, Schedule, State, Trainer};
 
 use crate::loader::Loader;
@@ -423,7 +423,7 @@ impl Executor {
         let state = self.trainer.state();
         checkpoint::write(&self.checkpoints, state, self.trainer.layout(), &about, 1)?;
         self.about.parent = Some(step);
-        for step in checkpoint::prune(&self.checkpoints, self.spec.checkpoint.keep)? {
+        for step in checkpoint::prune(&self.checkpoints, &Policy::from(&self.spec.checkpoint))? {
             tracing::info!("removed the checkpoint of step {step}");
         }
         Ok(Some(Gain::Checkpoint {

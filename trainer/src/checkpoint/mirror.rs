@@ -282,9 +282,7 @@ impl Mirror {
         files::write(&staging.0.join(MANIFEST), |out| out.write_all(&text))?;
         files::sync(&staging.0)?;
         // Another process of this run may have been faster.
-        if verify(&folder(dir, step)).is_err() {
-            temporary::replace(dir, step, &staging.0)?;
-        }
+        temporary::publish(dir, step, &staging.0, |place| verify(place).is_ok())?;
         Ok(manifest)
     }
 
@@ -389,14 +387,8 @@ struct Staging(PathBuf);
 
 impl Staging {
     fn new(dir: &Path, step: Step) -> Result<Self> {
-        let mut index = 0;
-        loop {
-            let path = temporary::name(dir, step, &format!("fetch-{index}"));
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => index += 1,
-                created => return created.at("create folder", &path).map(|()| Self(path)),
-            }
-        }
+        let name = |index| temporary::name(dir, step, &format!("fetch-{index}"));
+        files::first_free(name, |path| fs::create_dir(path)).map(|(path, ())| Self(path))
     }
 }
 

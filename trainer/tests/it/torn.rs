@@ -174,6 +174,27 @@ fn sealing_again_or_with_other_members_changes_nothing() {
     assert_eq!(run.names(), ["step-00000001"]);
 }
 
+#[test]
+fn many_that_seal_the_same_at_once_make_one_checkpoint() {
+    let run = Run::new();
+    for round in 1..=20 {
+        let attempt = run.attempt(round, 1);
+        let reports = run.shards(&attempt, 2);
+        let sealed: Vec<_> = std::thread::scope(|scope| {
+            let seal = |_| scope.spawn(|| run.seal(&attempt, reports.clone()));
+            let members: Vec<_> = (0..3).map(seal).collect();
+            members.into_iter().map(|member| member.join().unwrap()).collect()
+        });
+        assert!(sealed.iter().any(Result::is_ok), "{sealed:?}");
+        let path = checkpoint::folder(run.dir(), Step(round));
+        assert_eq!(
+            checkpoint::load(&path).unwrap().state,
+            run.at(round),
+            "{sealed:?}"
+        );
+    }
+}
+
 /// What a crash, or a disk that forgets what was not synced, can leave of the try at step 3.
 const STAGES: &[&str] = &[
     "the folder is made",
