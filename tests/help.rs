@@ -60,10 +60,17 @@ const VERBS: [(&str, &[&str]); 23] = [
     ("data verify", &["against its digest", "<DATASET>"]),
     (
         "checkpoint",
-        &["List, verify and export checkpoints", "ls", "verify", "export"],
+        &[
+            "List, verify, prune and export checkpoints",
+            "ls",
+            "verify",
+            "prune",
+            "export",
+        ],
     ),
     ("checkpoint ls", &["List a run's checkpoints", "<RUN>"]),
     ("checkpoint verify", &["against their digests", "<PATH>"]),
+    ("checkpoint prune", &["newest that verifies always stays", "--keep-best"]),
     ("checkpoint export", &["Hugging Face's layout", "--out"]),
     (
         "generate",
