@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_engine::ids::{Epoch, JobId, Step, WorkerId};
 use lockstep_engine::job::{Command, Event, Job, NoteKind, Outcome, Phase, Rules};
-use lockstep_engine::placement::Demand;
+use lockstep_engine::placement::{Demand, Slot};
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
 use lockstep_proto::wire;
@@ -13,8 +13,8 @@ use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 
 use crate::recorder::{Log, Recorder};
-use crate::store::{Change, JobRecord, State, Store, StoreError};
-use crate::summary::{Evaluation, Seen, Summary};
+use crate::store::{Change, JobRecord, State};
+use crate::summary::{Evaluation, Seen};
 
 /// Down to a rank.
 pub(crate) type RankSender = mpsc::Sender<Result<wire::RankDown, Status>>;
@@ -29,7 +29,11 @@ pub(crate) struct Run {
     pub(crate) record: JobRecord,
     pub(crate) spec: Spec,
     machine: Job,
-    ranks: BTreeMap<WorkerId, RankSender>,
+    /// Commands that wait for the epoch before them to be stored.
+    waiting: VecDeque<Command>,
+    persisting: Option<Epoch>,
+    /// With the number of the stream that counts.
+    ranks: BTreeMap<WorkerId, (u64, RankSender)>,
     updates: broadcast::Sender<wire::Update>,
     notes: Tail,
     logs: Tail,
@@ -79,13 +83,14 @@ impl Tail {
 pub(crate) enum Effect {
     /// Have the worker's daemon send SIGKILL.
     Kill(WorkerId),
+    /// Store the epoch, then say [`Run::persisted`].
+    Persist(Epoch),
     /// The job is done; its summary is due once all records are written.
     Summarize,
 }
 
 /// The tools that a run works with.
 pub(crate) struct Tools<'a> {
-    pub(crate) store: &'a Store,
     pub(crate) recorder: &'a Recorder,
     pub(crate) now: Instant,
 }
@@ -113,6 +118,8 @@ impl Run {
             record,
             spec,
             machine: Job::new(rules, epoch, committed),
+            waiting: VecDeque::new(),
+            persisting: None,
             ranks: BTreeMap::new(),
             updates: broadcast::channel(4096).0,
             notes,
@@ -167,7 +174,7 @@ impl Run {
     }
 
     /// A rank's stream is open: tell it what to do.
-    pub(crate) fn connect(&mut self, worker: WorkerId, down: RankSender) {
+    pub(crate) fn connect(&mut self, worker: WorkerId, connection: u64, down: RankSender) {
         let what = if self.is_over() {
             wire::rank_down::What::Ended(wire::Ended {
                 how: self.record.reason.clone(),
@@ -178,8 +185,21 @@ impl Run {
                 out: self.record.out.display().to_string(),
             })
         };
-        self.ranks.insert(worker.clone(), down);
+        self.ranks.insert(worker.clone(), (connection, down));
         self.send(&worker, what);
+    }
+
+    /// Whether this is the stream that counts of a rank.
+    pub(crate) fn is_connected(&self, worker: &WorkerId, connection: u64) -> bool {
+        self.ranks
+            .get(worker)
+            .is_none_or(|(counts, _)| *counts == connection)
+    }
+
+    /// Whether the stream of a rank in this slot is open.
+    pub(crate) fn has_rank_in(&self, slot: &Slot) -> bool {
+        let there = |worker: &WorkerId| worker.node == slot.node && worker.slot == slot.slot;
+        self.ranks.keys().any(there)
     }
 
     /// A rank's stream is closed.
@@ -206,7 +226,7 @@ impl Run {
     }
 
     fn send(&mut self, worker: &WorkerId, what: wire::rank_down::What) {
-        let Some(down) = self.ranks.get(worker) else {
+        let Some((_, down)) = self.ranks.get(worker) else {
             return;
         };
         if down.try_send(Ok(wire::RankDown { what: Some(what) })).is_err() {
@@ -221,16 +241,35 @@ impl Run {
         if self.is_over() {
             return effects;
         }
-        let commands = self.machine.step(tools.now, event);
-        for command in commands {
-            if let Err(error) = self.carry_out(tools, command, &mut effects) {
-                tracing::error!(job = %self.name(), %error, "job fails");
-                effects.extend(self.fail(tools, error.to_string()));
-                return effects;
+        self.waiting.extend(self.machine.step(tools.now, event));
+        self.carry_on(tools, &mut effects);
+        effects
+    }
+
+    /// The epoch is stored: what waited for it goes on.
+    pub(crate) fn persisted(&mut self, tools: &Tools<'_>, epoch: Epoch) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.persisting == Some(epoch) {
+            self.persisting = None;
+            self.seen.epochs = epoch.0;
+            self.carry_on(tools, &mut effects);
+        }
+        effects
+    }
+
+    /// Carries out commands up to the next epoch that is not stored yet.
+    fn carry_on(&mut self, tools: &Tools<'_>, effects: &mut Vec<Effect>) {
+        while self.persisting.is_none() && !self.is_over() {
+            match self.waiting.pop_front() {
+                Some(Command::PersistEpoch(epoch)) => {
+                    self.persisting = Some(epoch);
+                    effects.push(Effect::Persist(epoch));
+                }
+                Some(command) => self.carry_out(tools, command, effects),
+                None => break,
             }
         }
         self.follow_phase(tools);
-        effects
     }
 
     /// Ends the job for a reason that the machine did not see.
@@ -241,18 +280,10 @@ impl Run {
         effects
     }
 
-    fn carry_out(
-        &mut self,
-        tools: &Tools<'_>,
-        command: Command,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), StoreError> {
+    fn carry_out(&mut self, tools: &Tools<'_>, command: Command, effects: &mut Vec<Effect>) {
         use wire::rank_down::What;
         match command {
-            Command::PersistEpoch(epoch) => {
-                tools.store.raise_epoch(self.name(), Epoch(epoch.0 - 1), epoch)?;
-                self.seen.epochs = epoch.0;
-            }
+            Command::PersistEpoch(_) => {} // the queue's affair
             Command::Announce(membership) => {
                 let message = wire::Membership::from(&membership);
                 for member in &membership.members {
@@ -282,6 +313,7 @@ impl Run {
                 epoch,
                 step,
                 ends_epoch,
+                ..
             } => {
                 let commit = wire::StepCommitted {
                     epoch: epoch.0,
@@ -311,7 +343,6 @@ impl Run {
             Command::Note { kind, text } => self.note(tools, kind, text),
             Command::End { outcome, .. } => self.end(tools, outcome, effects),
         }
-        Ok(())
     }
 
     fn record_step(&mut self, tools: &Tools<'_>, entry: lockstep_engine::ledger::Entry) {
@@ -413,9 +444,7 @@ impl Run {
 
     /// Stores the record and shows it to whoever watches.
     pub(crate) fn save(&mut self, tools: &Tools<'_>) {
-        if let Err(error) = tools.store.put_job(&self.record) {
-            tracing::error!(job = %self.name(), %error, "the job's state is not stored");
-        }
+        tools.recorder.job(self.record.clone());
         let job = self.describe();
         self.updates
             .send(wire::Update {
@@ -453,19 +482,13 @@ impl Run {
         }
     }
 
-    /// Builds the summary from the ledger; all records must be written.
-    pub(crate) fn summarize(&mut self, tools: &Tools<'_>) {
-        let result = tools
-            .store
-            .ledger(self.name())
-            .map_err(|error| error.to_string())
-            .and_then(|ledger| {
-                let summary = Summary::new(&self.spec, &ledger, self.seen.clone());
-                let value = serde_json::to_value(&summary).map_err(|error| error.to_string())?;
-                let text = serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?;
-                write_whole(&self.record.out.join("summary.json"), &text)?;
-                Ok(value)
-            });
+    /// What the summary needs besides the ledger.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.clone()
+    }
+
+    /// The summary is written, or cannot be.
+    pub(crate) fn summarized(&mut self, tools: &Tools<'_>, result: Result<serde_json::Value, String>) {
         match result {
             Ok(value) => self.record.summary = Some(value),
             Err(error) => {
@@ -523,12 +546,4 @@ pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_millis() as u64)
-}
-
-/// Writes a file under a temporary name and renames it into place.
-fn write_whole(path: &std::path::Path, text: &str) -> Result<(), String> {
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -252,7 +252,7 @@ impl Executor {
 
     fn execute(&mut self, task: Task) -> Outcome {
         match task {
-            Task::Enter(membership) => self.enter(membership),
+            Task::Enter { membership, .. } => self.enter(membership),
             Task::Acquire { step, source } => self.acquire(step, source),
             Task::Donate { step, to } => self.donate(step, &to),
             Task::Compute { step, lane } => self.compute(step, lane),

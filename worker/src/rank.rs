@@ -10,18 +10,21 @@ use lockstep_engine::rank::RankMachine;
 use lockstep_engine::spec::Spec;
 use lockstep_proto::{VERSION, wire};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use crate::Error;
 use crate::executor::{Executor, Setup};
+use crate::link::{Endpoints, Greeting, RankStream, open_rank_stream};
 use crate::session::Session;
-use crate::{Error, connect};
+
+/// How long a rank looks for a coordinator that leads.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Which rank this is, and whose.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator's URL.
-    pub coordinator: String,
+    /// URLs of the coordinators.
+    pub coordinators: Endpoints,
     /// The job.
     pub job: JobId,
     /// This process.
@@ -36,34 +39,24 @@ pub struct Options {
 /// When the coordinator cannot be reached, refuses, is lost or evicts this rank; and when the rank cannot go on,
 /// in which case the coordinator has been told why.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let mut client = connect(&options.coordinator).await?;
-    let (up, messages) = mpsc::channel(256);
     let hello = wire::RankHello {
         version: VERSION.to_owned(),
         job: options.job.to_string(),
         worker: Some((&options.worker).into()),
     };
-    let closed = || Error::Lost("its stream is closed".to_owned());
-    up.send(wire::RankUp {
-        what: Some(wire::rank_up::What::Hello(hello)),
-    })
-    .await
-    .map_err(|_| closed())?;
-    let reply = client
-        .rank(ReceiverStream::new(messages))
-        .await
-        .map_err(|status| Error::refused(&status))?;
-    let mut down = reply.into_inner();
-    let first = down
-        .message()
-        .await
-        .map_err(|status| Error::refused(&status))?
-        .and_then(|message| message.what);
-    let welcome = match first {
-        Some(wire::rank_down::What::Welcome(welcome)) => welcome,
-        Some(wire::rank_down::What::Ended(_)) => return Ok(()),
-        other => return Err(Error::Lost(format!("expected a welcome, got {other:?}"))),
+    let stream = match open_rank_stream(&options.coordinators, &hello, PATIENCE).await? {
+        Greeting::Welcome(stream) => *stream,
+        Greeting::Ended(how) => {
+            tracing::info!("the job is over: {how}");
+            return Ok(());
+        }
     };
+    let RankStream {
+        up,
+        mut down,
+        welcome,
+        leader,
+    } = stream;
 
     // Heartbeats go on while the executor starts: reading data and making weights may take a while.
     let (endings_in, endings) = mpsc::channel(4);
@@ -76,9 +69,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         spec: spec.clone(),
         out: PathBuf::from(&welcome.out),
         worker: options.worker.clone(),
-        interface: options
-            .interface
-            .unwrap_or_else(|| interface_towards(&options.coordinator)),
+        interface: options.interface.unwrap_or_else(|| interface_towards(&leader)),
         on_peer_lost: Box::new(move |lost| drop(losses_in.send(lost))),
     };
     let work = move || {
@@ -112,6 +103,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let session = Session {
         machine: RankMachine::new(
             options.worker.clone(),
+            spec.geometry(),
             Step(spec.train.steps),
             spec.checkpoint.every,
         ),

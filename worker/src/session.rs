@@ -112,6 +112,7 @@ impl<Scout: Fn() -> Result<Vec<Step>, String>> Session<Scout> {
                 epoch: Epoch(commit.epoch),
                 step: Step(commit.step),
                 ends_epoch: commit.ends_epoch,
+                recorded: Step(0),
             },
             What::Evicted(evicted) => return Err(Error::Evicted(evicted.reason)),
             What::Ended(ended) => return Ok(Some(ended.how)),
@@ -173,7 +174,9 @@ impl<Scout: Fn() -> Result<Vec<Step>, String>> Session<Scout> {
         use wire::rank_up::What;
         let what = match word {
             Word::Holding { epoch } => What::Holding(wire::Holding { epoch: epoch.0 }),
-            Word::Reduced { epoch, step, lanes } => {
+            Word::Reduced {
+                epoch, step, lanes, ..
+            } => {
                 let (digest, loss, spans) = self.reduced.take().unwrap_or_default();
                 let span = |lane: Lane| {
                     let positions = spans.get(&lane).cloned().unwrap_or_default();
