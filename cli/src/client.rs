@@ -2,7 +2,7 @@
 
 use lockstep_proto::wire;
 use lockstep_proto::wire::jobs_client::JobsClient;
-use lockstep_worker::link::Endpoints;
+use lockstep_worker::endpoints::Endpoints;
 use tonic::transport::Channel;
 
 use crate::output::{bold, count};

@@ -503,3 +503,24 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{Failure, Flaky, job};
+
+    #[tokio::test]
+    async fn an_epoch_whose_answer_was_lost_is_not_somebody_else_s() {
+        let store = Flaky::new();
+        for (epoch, failure) in [(1, Failure::AnswerLost), (2, Failure::Unavailable)] {
+            store.fail(1, failure);
+            persist(&store, &job("a"), Epoch(epoch)).await.unwrap();
+            assert_eq!(store.epoch(&job("a")).await.unwrap(), Epoch(epoch));
+        }
+        let stolen = persist(&store, &job("a"), Epoch(2)).await;
+        assert!(matches!(stolen, Err(StoreError::Fenced { .. })), "{stolen:?}");
+        store.fail(1, Failure::Deposed);
+        let deposed = persist(&store, &job("a"), Epoch(3)).await;
+        assert!(matches!(deposed, Err(StoreError::Deposed { .. })), "{deposed:?}");
+    }
+}

@@ -74,16 +74,17 @@ impl Seat {
         }
     }
 
-    /// The store knows another leader.
+    /// The store knows another leader: waits until this one has stepped down.
     ///
     /// # Errors
-    /// When there cannot be one.
-    pub fn deposed(&mut self, error: StoreError) -> Result<(), StoreError> {
+    /// When there cannot be another one.
+    pub async fn deposed(&mut self, error: StoreError) -> Result<(), StoreError> {
         match &self.how {
             How::Alone(_) => Err(error),
             #[cfg(feature = "etcd")]
             How::Elected(handle) => {
-                handle.deposed(&error);
+                handle.deposed(&error).await;
+                self.changed().await;
                 Ok(())
             }
         }

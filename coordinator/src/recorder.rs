@@ -258,3 +258,65 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{Failure, Flaky, entry, job};
+    use tokio::sync::mpsc;
+
+    fn start(store: &Arc<Flaky>, over: &CancellationToken) -> (Recorder, mpsc::UnboundedReceiver<Word>) {
+        let (tell, words) = mpsc::unbounded_channel();
+        let store: Arc<dyn Store> = Arc::<Flaky>::clone(store);
+        let recorder = Recorder::start(store, over.clone(), move |word| drop(tell.send(word))).unwrap();
+        (recorder, words)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn order_is_kept_while_the_store_is_away_and_what_is_safe_is_told() {
+        for failure in [Failure::Unavailable, Failure::AnswerLost] {
+            let store = Arc::new(Flaky::new());
+            let (recorder, mut words) = start(&store, &CancellationToken::new());
+            store.fail(3, failure);
+            for step in 1..=5 {
+                recorder.change(&job("a"), Change::Append(entry(step)));
+            }
+            recorder.change(&job("a"), Change::Truncate(Step(3)));
+            recorder.change(&job("a"), Change::Checkpoint(Step(2), "w2".into()));
+            recorder.change(&job("a"), Change::Append(entry(4)));
+            recorder.flush().await;
+            let ledger = store.ledger(&job("a")).await.unwrap();
+            assert_eq!(ledger, (1..=4).map(entry).collect::<Vec<_>>(), "{failure:?}");
+            assert_eq!(store.checkpoints(&job("a")).await.unwrap().len(), 1);
+            let mut last = Step(0);
+            while let Ok(word) = words.try_recv() {
+                let Word::Recorded { step, epoch, .. } = word else {
+                    panic!("{word:?}");
+                };
+                assert_eq!(epoch, Epoch(1));
+                last = step;
+            }
+            assert_eq!(last, Step(4), "{failure:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_deposed_leader_s_recorder_says_so_and_writes_nothing_once_it_is_over() {
+        let store = Arc::new(Flaky::new());
+        let over = CancellationToken::new();
+        let (recorder, mut words) = start(&store, &over);
+        store.fail(1, Failure::Deposed);
+        recorder.change(&job("a"), Change::Append(entry(1)));
+        assert!(matches!(words.recv().await, Some(Word::Deposed(_))));
+        // It would try for ever.
+        store.fail(u32::MAX, Failure::Unavailable);
+        recorder.change(&job("a"), Change::Append(entry(2)));
+        over.cancel();
+        recorder.flush().await;
+        store.fail(0, Failure::Unavailable);
+        recorder.change(&job("a"), Change::Append(entry(3)));
+        recorder.flush().await;
+        assert!(words.recv().await.is_none(), "the thread has ended");
+        assert!(store.ledger(&job("a")).await.unwrap().is_empty());
+    }
+}

@@ -42,7 +42,7 @@ pub(crate) async fn follow(
                 standing.send_replace(Standing::Standby { leader: None });
                 end.close().await;
                 if let Some(error) = end.deposed {
-                    seat.deposed(error)?;
+                    seat.deposed(error).await?;
                 }
             }
         }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::Error;
-use crate::link::{Endpoints, Leader};
+use crate::endpoints::{Endpoints, Leader};
 use child::Children;
 use outbox::Outbox;
 

@@ -3,7 +3,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`daemon`] | registers the node, starts a rank process for each slot that the coordinator fills, relays logs |
-//! | [`link`] | finds the coordinator that leads, among those there are |
+//! | [`endpoints`] | finds the coordinator that leads, among those there are |
+//! | `link` | a rank's stream to the coordinator, opened again when it breaks |
 //! | [`rank`] | the rank process: joins its job, runs until it is told to leave |
 //! | `session` | carries the engine's rank machine between the coordinator's stream and the executor |
 //! | `executor` | a thread that owns device, data and data plane, and runs one task at a time |
@@ -12,9 +13,10 @@
 //! | [`lifeline`] | ends a process with its parent, whatever happened to the parent |
 
 pub mod daemon;
+pub mod endpoints;
 mod executor;
 pub mod lifeline;
-pub mod link;
+mod link;
 mod loader;
 pub mod rank;
 mod session;

@@ -1,219 +1,80 @@
-//! The way to the coordinator: there may be several of which one leads, and the leader may change at any time.
+//! A rank's stream to the coordinator that leads, opened again when it breaks.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use lockstep_proto::wire::jobs_client::JobsClient;
+use lockstep_proto::wire;
 use lockstep_proto::wire::nodes_client::NodesClient;
-use lockstep_proto::{LEADER_KEY, wire};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::Error;
+use crate::endpoints::{Endpoints, Leader};
 
-/// A silent peer is given up after these two: sooner than its lease runs out.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(500);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_millis(1_250);
-/// How long one coordinator may take to answer before the next is asked.
-const ANSWER: Duration = Duration::from_secs(1);
-/// How long a person waits while coordinators elect a leader.
-const ELECTION: Duration = Duration::from_secs(10);
-/// Between two rounds over all coordinators.
+/// How long a rank holds its state without any coordinator.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Between two tries to open a stream to a leader that was found.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a coordinator's word on who leads is followed before it is a new round's turn.
-const HOPS: usize = 3;
-/// Messages that may wait for the connection.
-const UP_QUEUE: usize = 256;
+/// Messages that may wait for the coordinator.
+const QUEUE: usize = 256;
 
-/// URLs of coordinators, any of which knows the leader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoints(Vec<String>);
-
-impl FromStr for Endpoints {
-    type Err = Error;
-
-    /// Reads URLs with commas between them.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let read = |url: &str| {
-            let url = url.trim().trim_end_matches('/');
-            let invalid = |problem: String| Error::Address {
-                address: url.to_owned(),
-                problem,
-            };
-            let uri: Uri = url.parse().map_err(|error| invalid(format!("{error}")))?;
-            match uri.scheme_str() {
-                Some("http") if uri.authority().is_some() => Ok(url.to_owned()),
-                _ => Err(invalid("not a URL".to_owned())),
-            }
-        };
-        text.split(',').map(read).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl fmt::Display for Endpoints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(","))
-    }
-}
-
-/// A way to the leader.
-#[derive(Clone, Debug)]
-pub struct Leader {
-    /// An open connection.
-    pub channel: Channel,
-    /// The URL that was reached.
-    pub url: String,
-}
-
-impl Endpoints {
-    /// Finds the leader within `patience`: asks one coordinator after the other, and follows what they say.
-    ///
-    /// # Errors
-    /// When no leader is found in time: the last reason.
-    pub async fn leader(&self, patience: Duration) -> Result<Leader, Error> {
-        self.find(patience, |_| true).await
-    }
-
-    /// Finds the leader for a person, who is told at once when no coordinator is there at all. While there are some
-    /// and they elect a leader, it waits.
-    ///
-    /// # Errors
-    /// As [`Endpoints::leader`].
-    pub async fn leader_now(&self) -> Result<Leader, Error> {
-        self.find(ELECTION, |error| matches!(error, Error::Leaderless(_)))
-            .await
-    }
-
-    async fn find(&self, patience: Duration, may_change: impl Fn(&Error) -> bool) -> Result<Leader, Error> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let mut worst = None;
-            for url in &self.0 {
-                match self.ask(url).await {
-                    Ok(leader) => return Ok(leader),
-                    // That somebody answered says more than that another did not.
-                    Err(error) if matches!(worst, Some(Error::Leaderless(_))) => drop(error),
-                    Err(error) => worst = Some(error),
-                }
-            }
-            let error = worst.unwrap_or_else(|| Error::Leaderless("no coordinator is named".to_owned()));
-            if !may_change(&error) || Instant::now() + PAUSE >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    /// Asks the coordinator at `url`, and whom it calls the leader.
-    async fn ask(&self, url: &str) -> Result<Leader, Error> {
-        let mut url = url.to_owned();
-        let mut said = None;
-        for _ in 0..HOPS {
-            let channel = match (connect(&url).await, said) {
-                (Ok(channel), _) => channel,
-                (Err(error), None) => return Err(error),
-                (Err(error), Some(said)) => return Err(Error::Leaderless(format!("{said}; {error}"))),
-            };
-            let mut client = JobsClient::new(channel.clone());
-            let asked = client.leader(wire::LeaderRequest {});
-            let status = match tokio::time::timeout(ANSWER, asked).await {
-                Ok(Ok(_)) => return Ok(Leader { channel, url }),
-                Ok(Err(status)) => status,
-                Err(_) => Status::unavailable(format!("no answer within {} ms", ANSWER.as_millis())),
-            };
-            said = Some(format!("{url}: {}", status.message()));
-            match named_leader(&status) {
-                Some(next) if next != url => url = next,
-                _ => break,
-            }
-        }
-        Err(Error::Leaderless(said.unwrap_or_default()))
-    }
-}
-
-/// The leader's URL in a coordinator's answer that it does not lead itself.
-fn named_leader(status: &Status) -> Option<String> {
-    let value = status.metadata().get(LEADER_KEY)?;
-    value.to_str().ok().map(str::to_owned)
-}
-
-/// Opens a channel to the coordinator at `address`, a URL.
-async fn connect(address: &str) -> Result<Channel, Error> {
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| Error::Address {
-        address: address.to_owned(),
-        problem: error.to_string(),
-    })?;
-    let channel = endpoint
-        .connect_timeout(ANSWER)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect()
-        .await;
-    channel.map_err(|error| Error::Unreachable {
-        address: address.to_owned(),
-        problem: innermost(&error),
-    })
-}
-
-/// The last cause in a chain of errors, which says most.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// A rank's open stream.
+/// An open stream.
 #[derive(Debug)]
-pub(crate) struct RankStream {
+pub(crate) struct Link {
+    coordinators: Endpoints,
+    hello: wire::RankHello,
+    /// The URL of the leader that it goes to.
+    pub(crate) leader: String,
     pub(crate) up: mpsc::Sender<wire::RankUp>,
     pub(crate) down: Streaming<wire::RankDown>,
     pub(crate) welcome: wire::Welcome,
-    /// The leader's URL.
-    pub(crate) leader: String,
 }
 
-/// What the coordinator says to a rank that introduces itself.
-#[derive(Debug)]
-pub(crate) enum Greeting {
-    /// Take part.
-    Welcome(Box<RankStream>),
-    /// The job is over, and how.
-    Ended(String),
-}
+impl Link {
+    /// Opens the stream to whichever coordinator leads; `None` if the job is over.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Leaderless`] or [`Error::Lost`] when that did not succeed for five minutes; what
+    /// trying again would not change, at once.
+    pub(crate) async fn open(
+        coordinators: &Endpoints,
+        hello: wire::RankHello,
+    ) -> Result<Option<Self>, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let leader = coordinators.leader(left).await?;
+            match greet(coordinators, leader, &hello).await {
+                // It led a moment ago.
+                Err(Error::Lost(_)) if Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
+                result => return result,
+            }
+        }
+    }
 
-/// Finds the leader within `patience` and opens a rank's stream to it.
-///
-/// # Errors
-/// [`Error::Unreachable`] or [`Error::Lost`] when that did not succeed in time; other errors, which trying again would
-/// not change, at once.
-pub(crate) async fn open_rank_stream(
-    endpoints: &Endpoints,
-    hello: &wire::RankHello,
-    patience: Duration,
-) -> Result<Greeting, Error> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let leader = endpoints.leader(left).await?;
-        match greet(leader, hello.clone()).await {
-            // It led a moment ago.
-            Err(Error::Lost(_)) if Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
-            result => return result,
+    /// Opens it again, to whichever coordinator leads now; `false` if the job is over.
+    ///
+    /// # Errors
+    /// As [`Link::open`].
+    pub(crate) async fn reopen(&mut self) -> Result<bool, Error> {
+        match Self::open(&self.coordinators, self.hello.clone()).await? {
+            Some(link) => {
+                *self = link;
+                Ok(true)
+            }
+            None => Ok(false),
         }
     }
 }
 
-async fn greet(leader: Leader, hello: wire::RankHello) -> Result<Greeting, Error> {
-    let (up, messages) = mpsc::channel(UP_QUEUE);
-    let what = Some(wire::rank_up::What::Hello(hello));
+async fn greet(
+    coordinators: &Endpoints,
+    leader: Leader,
+    hello: &wire::RankHello,
+) -> Result<Option<Link>, Error> {
+    let (up, messages) = mpsc::channel(QUEUE);
+    let what = Some(wire::rank_up::What::Hello(hello.clone()));
     let closed = |_| Error::Lost("its stream is closed".to_owned());
     up.send(wire::RankUp { what }).await.map_err(closed)?;
     let refused = |status: Status| Error::refused(&status);
@@ -224,46 +85,15 @@ async fn greet(leader: Leader, hello: wire::RankHello) -> Result<Greeting, Error
     let mut down = reply.into_inner();
     let first = down.message().await.map_err(refused)?;
     match first.and_then(|message| message.what) {
-        Some(wire::rank_down::What::Welcome(welcome)) => Ok(Greeting::Welcome(Box::new(RankStream {
+        Some(wire::rank_down::What::Welcome(welcome)) => Ok(Some(Link {
+            coordinators: coordinators.clone(),
+            hello: hello.clone(),
+            leader: leader.url,
             up,
             down,
             welcome,
-            leader: leader.url,
-        }))),
-        Some(wire::rank_down::What::Ended(ended)) => Ok(Greeting::Ended(ended.how)),
+        })),
+        Some(wire::rank_down::What::Ended(_)) => Ok(None),
         other => Err(Error::Lost(format!("expected a welcome, got {other:?}"))),
-    }
-}
-
-impl Error {
-    /// A refusal in the coordinator's words.
-    pub(crate) fn refused(status: &Status) -> Self {
-        let message = status.message().to_owned();
-        match status.code() {
-            Code::FailedPrecondition => Self::Version(message),
-            Code::Unavailable | Code::Cancelled | Code::Unknown => Self::Lost(message),
-            _ => Self::Refused(message),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn several_urls_are_read_and_shown_as_they_were_given() {
-        let read: Endpoints = "http://a:7070, http://b:7070/".parse().unwrap();
-        assert_eq!(read.to_string(), "http://a:7070,http://b:7070");
-        for (bad, named) in [
-            ("", "coordinator ``"),
-            ("http://a:7070,", "coordinator ``"),
-            ("a:7070", "`a:7070`"),
-            ("http://a:7070,https://b", "`https://b`"),
-            ("nonsense", "http://HOST:PORT"),
-        ] {
-            let error = bad.parse::<Endpoints>().unwrap_err().to_string();
-            assert!(error.contains(named), "{bad}: {error}");
-        }
     }
 }

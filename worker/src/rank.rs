@@ -13,12 +13,10 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use crate::Error;
+use crate::endpoints::Endpoints;
 use crate::executor::{Executor, Setup};
-use crate::link::{Endpoints, Greeting, RankStream, open_rank_stream};
+use crate::link::Link;
 use crate::session::Session;
-
-/// How long a rank looks for a coordinator that leads.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Which rank this is, and whose.
 #[derive(Clone, Debug)]
@@ -44,19 +42,16 @@ pub async fn run(options: Options) -> Result<(), Error> {
         job: options.job.to_string(),
         worker: Some((&options.worker).into()),
     };
-    let stream = match open_rank_stream(&options.coordinators, &hello, PATIENCE).await? {
-        Greeting::Welcome(stream) => *stream,
-        Greeting::Ended(how) => {
-            tracing::info!("the job is over: {how}");
-            return Ok(());
-        }
+    let Some(link) = Link::open(&options.coordinators, hello).await? else {
+        return Ok(());
     };
-    let RankStream {
+    let Link {
         up,
         mut down,
         welcome,
         leader,
-    } = stream;
+        ..
+    } = link;
 
     // Heartbeats go on while the executor starts: reading data and making weights may take a while.
     let (endings_in, endings) = mpsc::channel(4);

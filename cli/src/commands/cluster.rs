@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use lockstep_coordinator::{Coordinator, Options, StoreOptions};
 use lockstep_engine::ids::{JobId, NodeId, WorkerId};
-use lockstep_worker::link::Endpoints;
+use lockstep_worker::endpoints::Endpoints;
 use lockstep_worker::{daemon, lifeline, rank};
 use tokio_util::sync::CancellationToken;
 

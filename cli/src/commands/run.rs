@@ -8,7 +8,7 @@ use lockstep_coordinator::summary::Summary;
 use lockstep_data::{BuildOptions, Corpus, Dataset};
 use lockstep_engine::spec::Spec;
 use lockstep_proto::wire;
-use lockstep_worker::link::Endpoints;
+use lockstep_worker::endpoints::Endpoints;
 
 use super::jobs::absolute;
 use crate::client;

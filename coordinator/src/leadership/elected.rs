@@ -24,6 +24,8 @@ const QUEUE: usize = 64;
 enum Word {
     /// A campaign is won: the lease, and the revision in which it was.
     Won { lease: i64, term: i64, ttl: Duration },
+    /// A campaign is not won, because another one leads or for this reason.
+    NotWon(Option<String>),
     /// Somebody leads, at this URL, or nobody does.
     Leader(Option<String>),
     /// To the machine as it is.
@@ -42,9 +44,9 @@ pub(super) struct Handle {
 
 impl Handle {
     /// The store knows another leader.
-    pub(super) fn deposed(&self, error: &StoreError) {
+    pub(super) async fn deposed(&self, error: &StoreError) {
         let lost = Event::Lost(error.to_string());
-        self.words.try_send(Word::Event(lost)).ok();
+        self.words.send(Word::Event(lost)).await.ok();
     }
 
     /// Gives the lease back and ends.
@@ -73,6 +75,7 @@ pub(super) async fn start(
         origin: tokio::time::Instant::now(),
         lease: None,
         leader: None,
+        trouble: None,
         roles,
         words: words.clone(),
     };
@@ -90,6 +93,8 @@ struct Election {
     lease: Option<(i64, Duration)>,
     /// As far as it is known.
     leader: Option<String>,
+    /// Why the last campaign did not come to an end, if it did not: told when it changes.
+    trouble: Option<String>,
     roles: watch::Sender<Role>,
     words: mpsc::Sender<Word>,
 }
@@ -115,6 +120,16 @@ impl Election {
                 Word::Won { lease, term, ttl } => {
                     self.lease = Some((lease, ttl));
                     self.give(Event::Won { ttl }, Some(term));
+                }
+                Word::NotWon(trouble) => {
+                    if let Some(trouble) = trouble.as_ref().filter(|_| trouble != self.trouble) {
+                        tracing::warn!("no part in the election: {trouble}");
+                    }
+                    let reason = trouble
+                        .clone()
+                        .unwrap_or_else(|| "another coordinator leads".to_owned());
+                    self.trouble = trouble;
+                    self.give(Event::NotWon(reason), None);
                 }
                 Word::Leader(leader) => self.heard_of(leader),
                 Word::Leave(done) => {
@@ -185,11 +200,8 @@ impl Election {
 
 /// Tries to become the leader.
 async fn campaign(cluster: Cluster, url: String, ttl: Duration) -> Word {
-    let not_won = |error: StoreError| {
-        tracing::debug!("campaign: {error}");
-        Word::Event(Event::NotWon(error.to_string()))
-    };
-    let taken = || Word::Event(Event::NotWon("another coordinator leads".to_owned()));
+    let not_won = |error: StoreError| Word::NotWon(Some(error.to_string()));
+    let taken = || Word::NotWon(None);
     match cluster.leader().await {
         Ok(None) => {}
         Ok(Some(_)) => return taken(),

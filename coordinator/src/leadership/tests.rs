@@ -1,5 +1,11 @@
 //! Elections over a real etcd.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -80,7 +86,9 @@ async fn a_leader_whose_store_knows_another_steps_down_when_it_is_told() {
     let server = Server::start();
     let mut a = seat(&server, "http://a").await;
     leading(&mut a).await;
-    a.deposed(StoreError::Deposed { action: "test" }).unwrap();
+    let error = StoreError::Deposed { action: "test" };
+    let deposed = a.deposed(error);
+    tokio::time::timeout(PATIENCE, deposed).await.unwrap().unwrap();
     awaited(&mut a, |role| matches!(role, Role::Standby { .. })).await;
     leading(&mut a).await;
 }

@@ -154,6 +154,93 @@ async fn redb_keeps_its_promises() {
     keeps_its_promises(store, reopen).await;
 }
 
+/// A store that can be made to fail.
+#[derive(Debug)]
+pub(crate) struct Flaky {
+    store: Redb,
+    _folder: tempfile::TempDir,
+    /// Calls that are to fail, from now on.
+    fail: std::sync::Mutex<(u32, Failure)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nothing is done.
+    Unavailable,
+    /// It is done, and the answer is lost.
+    AnswerLost,
+    Deposed,
+}
+
+impl Flaky {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            store: Redb::open(folder.path()).unwrap(),
+            _folder: folder,
+            fail: std::sync::Mutex::new((0, Failure::Unavailable)),
+        }
+    }
+
+    pub(crate) fn fail(&self, calls: u32, how: Failure) {
+        *self.fail.lock().unwrap() = (calls, how);
+    }
+
+    async fn through<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let failure = {
+            let mut fail = self.fail.lock().unwrap();
+            let failure = (fail.0 > 0).then_some(fail.1);
+            fail.0 = fail.0.saturating_sub(1);
+            failure
+        };
+        let action = "test";
+        let problem = "flaky".to_owned();
+        match failure {
+            None => call.await,
+            Some(Failure::Deposed) => Err(StoreError::Deposed { action }),
+            Some(Failure::Unavailable) => Err(StoreError::Unavailable { action, problem }),
+            Some(Failure::AnswerLost) => {
+                call.await?;
+                Err(StoreError::Unavailable { action, problem })
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Store for Flaky {
+    async fn jobs(&self) -> Result<Vec<JobRecord>, StoreError> {
+        self.through(self.store.jobs()).await
+    }
+    async fn put_job(&self, job: &JobRecord) -> Result<(), StoreError> {
+        self.through(self.store.put_job(job)).await
+    }
+    async fn epoch(&self, job: &JobId) -> Result<Epoch, StoreError> {
+        self.through(self.store.epoch(job)).await
+    }
+    async fn raise_epoch(&self, job: &JobId, expected: Epoch, next: Epoch) -> Result<(), StoreError> {
+        self.through(self.store.raise_epoch(job, expected, next)).await
+    }
+    async fn change(&self, job: &JobId, changes: &[Change]) -> Result<(), StoreError> {
+        self.through(self.store.change(job, changes)).await
+    }
+    async fn ledger(&self, job: &JobId) -> Result<Vec<Entry>, StoreError> {
+        self.through(self.store.ledger(job)).await
+    }
+    async fn last_step(&self, job: &JobId) -> Result<Step, StoreError> {
+        self.through(self.store.last_step(job)).await
+    }
+    async fn checkpoints(&self, job: &JobId) -> Result<Vec<(Step, String)>, StoreError> {
+        self.through(self.store.checkpoints(job)).await
+    }
+    async fn drained(&self) -> Result<BTreeSet<NodeId>, StoreError> {
+        self.through(self.store.drained()).await
+    }
+    async fn set_drained(&self, node: &NodeId, drained: bool) -> Result<(), StoreError> {
+        self.through(self.store.set_drained(node, drained)).await
+    }
+}
+
 #[cfg(feature = "etcd")]
 #[path = "../../../tests/support/etcd.rs"]
 pub(crate) mod server;
