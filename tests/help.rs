@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 23] = [
+const VERBS: [(&str, &[&str]); 26] = [
     (
         "demo",
         &[
@@ -26,7 +26,13 @@ const VERBS: [(&str, &[&str]); 23] = [
     ),
     (
         "coordinator",
-        &["started again with the same --state", "--listen"],
+        &[
+            "started again with the same --state",
+            "--listen",
+            "three on different machines over one etcd cluster",
+            "--lease-ms",
+            "--advertise",
+        ],
     ),
     (
         "worker",
@@ -46,6 +52,12 @@ const VERBS: [(&str, &[&str]); 23] = [
     ("logs", &["what a job's workers wrote", "--follow"]),
     ("events", &["what happened to a job", "--follow"]),
     ("cancel", &["End a job; its checkpoints stay"]),
+    ("nodes", &["those that are drained", "--coordinator"]),
+    (
+        "drain",
+        &["no new ranks on a machine", "lockstep undrain", "<NODE>"],
+    ),
+    ("undrain", &["have ranks again", "<NODE>"]),
     ("validate", &["Check a spec", "All problems are told at once"]),
     ("presets", &["model presets"]),
     ("data", &["Build and check datasets", "build", "verify"]),
@@ -70,7 +82,10 @@ const VERBS: [(&str, &[&str]); 23] = [
     ),
     ("checkpoint ls", &["List a run's checkpoints", "<RUN>"]),
     ("checkpoint verify", &["against their digests", "<PATH>"]),
-    ("checkpoint prune", &["newest that verifies always stays", "--keep-best"]),
+    (
+        "checkpoint prune",
+        &["newest that verifies always stays", "--keep-best"],
+    ),
     ("checkpoint export", &["Hugging Face's layout", "--out"]),
     (
         "generate",

@@ -135,9 +135,7 @@ fn list(run: &Path, format: Format) -> anyhow::Result<()> {
             step: step.0,
             path,
             shards: manifest.as_ref().map(|m| m.shards.len()),
-            validation_bits_per_byte: manifest
-                .as_ref()
-                .and_then(|m| m.about.validation_bits_per_byte),
+            validation_bits_per_byte: manifest.as_ref().and_then(|m| m.about.validation_bits_per_byte),
             weights_blake3: manifest.map(|m| m.weights_digest),
             bytes,
             problem,
