@@ -45,17 +45,22 @@ impl Coordinators {
     fn take_leader(&mut self, place: &Place) -> Coordinator {
         // It answers once there is a leader.
         place.run(&format!("list {}", self.at())).code(0);
-        let answers: Vec<_> = self.alive.iter().map(|one| ask(&one.url)).collect();
-        let leads: Vec<usize> = (0..answers.len()).filter(|&i| answers[i].is_ok()).collect();
-        let [leader] = leads[..] else {
-            panic!("one of them leads: {answers:?}");
+        let leads = |one: &Coordinator| ask(&one.url).is_ok();
+        let leaders: Vec<usize> = (0..self.alive.len())
+            .filter(|&one| leads(&self.alive[one]))
+            .collect();
+        let [leader] = leaders[..] else {
+            panic!("one of them leads: {leaders:?}");
         };
-        assert_eq!(answers[leader].as_deref(), Ok(self.alive[leader].url.as_str()));
-        for (one, answer) in answers.iter().enumerate().filter(|(one, _)| *one != leader) {
-            let named = answer.as_ref().unwrap_err();
-            assert_eq!(named.as_ref(), Some(&self.alive[leader].url), "coordinator {one}");
+        let leader = self.alive.remove(leader);
+        assert_eq!(ask(&leader.url).as_deref(), Ok(leader.url.as_str()));
+        for standby in &self.alive {
+            standby.process.await_err(|line| {
+                line.contains(&format!("{} leads; this coordinator stands by", leader.url))
+            });
+            assert_eq!(ask(&standby.url), Err(Some(leader.url.clone())));
         }
-        self.alive.remove(leader)
+        leader
     }
 }
 
