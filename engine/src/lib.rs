@@ -16,6 +16,7 @@
 //! | [`time`] | time as an argument |
 //! | [`geometry`] | microbatches, lanes, the fixed tree, who computes what |
 //! | [`order`] | which sample comes when |
+//! | [`plants`] | bugs for tests to find |
 //! | [`random`] | counter-based numbers and the keyed permutation |
 
 pub mod geometry;
@@ -26,6 +27,8 @@ pub mod ledger;
 pub mod membership;
 pub mod order;
 pub mod placement;
+#[cfg_attr(not(feature = "plants"), doc(hidden))]
+pub mod plants;
 pub mod random;
 pub mod rank;
 pub mod spec;
