@@ -11,6 +11,7 @@ use lockstep_engine::order::SampleOrder;
 use lockstep_engine::spec::Spec;
 use lockstep_trainer::{Batch, DType, DeviceName, Llama, Schedule, Trainer};
 
+use super::drills;
 use super::run::{Job, JobOptions, finished, locally};
 use crate::failure::Failure;
 use crate::output::{Format, table};
@@ -20,6 +21,7 @@ use crate::progress::Progress;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Overhead(OverheadArgs),
+    Chaos(drills::ChaosArgs),
     #[command(hide = true)]
     PlainLoop {
         /// A spec whose `data.dataset` is built.
@@ -71,6 +73,7 @@ struct Overhead {
 pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
         Command::Overhead(args) => overhead(args, format).await,
+        Command::Chaos(args) => drills::chaos(args, format).await,
         Command::PlainLoop { spec } => plain_loop(&spec),
     }
 }

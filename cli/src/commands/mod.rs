@@ -5,6 +5,7 @@ mod checkpoint;
 mod cluster;
 mod data;
 mod demo;
+mod drills;
 mod generate;
 mod jobs;
 mod run;
