@@ -8,6 +8,8 @@
 //! | [`machine`] | where they run: namespaces, or loopback under as many names |
 //! | [`netns`] | hosts as network namespaces whose links can be cut and slowed down |
 //! | [`disk`] | a small disk that can be filled |
+//! | [`streams`] | what a verdict takes with very many workers, which are simulated |
+//! | [`spread`] | medians and percentiles |
 //! | [`watch`] | what the coordinator says of a job, and when |
 //! | [`work`] | a dataset and a spec small enough that a step takes milliseconds |
 //! | `draw` | choices from a seed |
@@ -25,6 +27,8 @@ mod draw;
 pub mod error;
 pub mod machine;
 pub mod netns;
+pub mod spread;
+pub mod streams;
 mod system;
 pub mod watch;
 pub mod work;

@@ -22,6 +22,7 @@ use crate::progress::Progress;
 pub(crate) enum Command {
     Overhead(OverheadArgs),
     Chaos(drills::ChaosArgs),
+    Streams(drills::StreamsArgs),
     #[command(hide = true)]
     PlainLoop {
         /// A spec whose `data.dataset` is built.
@@ -74,6 +75,7 @@ pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> 
     match command {
         Command::Overhead(args) => overhead(args, format).await,
         Command::Chaos(args) => drills::chaos(args, format).await,
+        Command::Streams(args) => drills::streams(args, format).await,
         Command::PlainLoop { spec } => plain_loop(&spec),
     }
 }

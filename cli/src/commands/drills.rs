@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use lockstep_bench::cell::Cell;
 use lockstep_bench::chaos::{Chaos, Outcome, Verdict};
+use lockstep_bench::spread::Spread;
 use lockstep_bench::{Bench, Error};
 
 use crate::failure::Failure;
@@ -21,6 +22,19 @@ pub(crate) struct ChaosArgs {
     /// One cell, FAULT:MOMENT:TARGET, such as kill:during-reduce:worker; may be repeated.
     #[arg(long, value_name = "CELL")]
     cell: Vec<Cell>,
+}
+
+/// How long a verdict takes with many workers, which are simulated: real streams to a real coordinator.
+///
+/// From the last of their reports of a step to the commit's arrival at each of them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StreamsArgs {
+    /// Simulated workers, each with a connection of its own.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    workers: u32,
+    /// Steps.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    steps: u64,
 }
 
 fn bench() -> anyhow::Result<Bench> {
@@ -71,6 +85,19 @@ pub(crate) async fn chaos(args: ChaosArgs, format: Format) -> anyhow::Result<()>
         0 => Ok(()),
         count => Err(Failure::Job(format!("{count} of {} cells failed", verdicts.len())).into()),
     }
+}
+
+pub(crate) async fn streams(args: StreamsArgs, format: Format) -> anyhow::Result<()> {
+    let bench = bench()?;
+    let measured = beside(move || lockstep_bench::streams::measure(&bench, args.workers, args.steps)).await?;
+    format.print(&measured, |measured| {
+        let Spread { p50, p99, max, .. } = measured.verdict_ms;
+        format!(
+            "{} workers, {} steps: a verdict takes {p50:.1} ms (median), {p99:.1} ms (99th percentile), {max:.1} ms (most);\n\
+             the coordinator's processor time is {:.3} ms a step and worker",
+            measured.workers, measured.steps, measured.coordinator_cpu_ms
+        )
+    })
 }
 
 fn verdict_line(verdict: &Verdict) -> [String; 4] {
