@@ -190,17 +190,20 @@ impl<'a> Chaos<'a> {
             (heard.step() >= JOIN_AFTER).then_some(())
         })?;
         cluster.start_daemon(NEWCOMER, 1, armed.on(NEWCOMER))?;
+        let victim = Victim::read(&marker, self.bench)?;
         let scene = Scene {
             cell,
+            epochs: watch.heard().epochs(),
             machines: &machines,
             disk: disk.as_ref(),
             watch: &watch,
-            victim: Victim::read(&marker, self.bench)?,
+            victim,
             marker,
             state,
         };
         scene.play(&mut cluster, &armed)?;
         self.judge(&watch)?;
+        scene.check_effect()?;
         drop(watch);
         cluster.stop()?;
         drop(disk);
@@ -354,6 +357,8 @@ struct Scene<'a> {
     victim: Victim,
     marker: PathBuf,
     state: PathBuf,
+    /// Memberships that were announced before the fault.
+    epochs: usize,
 }
 
 impl Scene<'_> {
@@ -365,7 +370,6 @@ impl Scene<'_> {
         } else {
             &self.victim.machine
         };
-        let epoch = self.watch.heard().epoch();
         match self.cell.fault {
             Fault::Kill => {
                 if is_leader {
@@ -387,14 +391,14 @@ impl Scene<'_> {
                     system::signal(pid, Signal::STOP)?;
                     self.release()?;
                 }
-                self.absent(epoch, cluster)?;
+                self.absent(cluster)?;
                 system::signal(pid, Signal::CONT)?;
             }
             Fault::Cut => {
                 let link = self.machines.named(machine)?.link()?;
                 link.cut(crate::netns::Cut::Whole)?;
                 self.release()?;
-                self.absent(epoch, cluster)?;
+                self.absent(cluster)?;
                 link.heal()?;
             }
             Fault::Slow => {
@@ -426,6 +430,18 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// Whether the fault was noticed at all: a worker that breaks, or breaks its word, is left behind.
+    fn check_effect(&self) -> Result<(), Error> {
+        let is_worker = matches!(self.cell.target, Target::Worker | Target::Donor);
+        let breaks = matches!(self.cell.fault, Fault::Kill | Fault::Corrupt);
+        if is_worker && breaks && self.watch.heard().epochs() <= self.epochs {
+            return Err(Error::Drill(
+                "nobody noticed the fault: the membership stayed as it was".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Lets the process that holds still go on.
     fn release(&self) -> Result<(), Error> {
         let mut go = self.marker.clone().into_os_string();
@@ -434,14 +450,14 @@ impl Scene<'_> {
     }
 
     /// Waits until the others have gone on without the victim; for a coordinator that nobody replaces, a while.
-    fn absent(&self, epoch: u64, cluster: &Cluster<'_>) -> Result<(), Error> {
+    fn absent(&self, cluster: &Cluster<'_>) -> Result<(), Error> {
         if self.cell.target == Target::Leader {
             return system::pause(ABSENCE, cluster.stop_asked());
         }
         let from = self.watch.heard().step();
         self.watch
             .wait("the others going on without the victim", GIVEN_UP, |heard| {
-                (heard.epoch() > epoch || heard.step() >= from + 20).then_some(())
+                (heard.epochs() > self.epochs || heard.step() >= from + 20).then_some(())
             })
     }
 }

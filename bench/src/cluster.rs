@@ -231,6 +231,16 @@ impl<'a> Cluster<'a> {
         Ok(process.pid())
     }
 
+    /// Kills a coordinator and starts it anew, in place.
+    ///
+    /// # Errors
+    /// When it does not end, or does not come up.
+    pub fn restart_coordinator(&mut self, machine: &str) -> Result<(), Error> {
+        system::signal(self.coordinator(machine)?, Signal::KILL)?;
+        self.await_coordinators_end(machine)?;
+        self.start_coordinator(machine, Path::new(""), None)
+    }
+
     /// Waits for the end of a coordinator that was killed.
     ///
     /// # Errors
@@ -255,6 +265,18 @@ impl<'a> Cluster<'a> {
         let process = Process::start(machine, &mut command)?;
         self.daemons.insert(machine.to_owned(), process);
         Ok(())
+    }
+
+    /// Kills a daemon, with its ranks, and starts it anew.
+    ///
+    /// # Errors
+    /// When it does not end, or cannot be started.
+    pub fn restart_daemon(&mut self, machine: &str, slots: u32) -> Result<(), Error> {
+        if let Some(daemon) = self.daemons.remove(machine) {
+            daemon.signal(Signal::KILL)?;
+            daemon.await_end()?;
+        }
+        self.start_daemon(machine, slots, None)
     }
 
     /// Waits until a daemon is registered.

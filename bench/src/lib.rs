@@ -8,6 +8,11 @@
 //! | [`machine`] | where they run: namespaces, or loopback under as many names |
 //! | [`netns`] | hosts as network namespaces whose links can be cut and slowed down |
 //! | [`disk`] | a small disk that can be filled |
+//! | [`soak`](mod@soak) | many random faults in one run |
+//! | [`trace`] | what ranks wrote down: epochs taken, lanes computed |
+//! | [`figures`] | the figures of recovery, by their definitions |
+//! | [`recovery`] | what it takes to get over a death, a silence, a replacement |
+//! | [`goodput`] | what is left of a run's speed under regular deaths; what a checkpoint costs |
 //! | [`streams`] | what a verdict takes with very many workers, which are simulated |
 //! | [`spread`] | medians and percentiles |
 //! | [`watch`] | what the coordinator says of a job, and when |
@@ -25,11 +30,16 @@ pub mod cluster;
 pub mod disk;
 mod draw;
 pub mod error;
+pub mod figures;
+pub mod goodput;
 pub mod machine;
 pub mod netns;
+pub mod recovery;
+pub mod soak;
 pub mod spread;
 pub mod streams;
 mod system;
+pub mod trace;
 pub mod watch;
 pub mod work;
 

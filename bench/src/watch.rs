@@ -44,10 +44,10 @@ impl Heard {
         self.commits.last().map_or(0, |commit| commit.step)
     }
 
-    /// The number of the membership.
+    /// Memberships that were announced so far.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.job.as_ref().map_or(0, |job| job.epoch)
+    pub fn epochs(&self) -> usize {
+        self.notes.iter().filter(|note| note.kind == "epoch").count()
     }
 
     /// Whether the job is over, however it ended.

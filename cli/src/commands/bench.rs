@@ -22,6 +22,8 @@ use crate::progress::Progress;
 pub(crate) enum Command {
     Overhead(OverheadArgs),
     Chaos(drills::ChaosArgs),
+    Soak(drills::SoakArgs),
+    Faults(drills::FaultsArgs),
     Streams(drills::StreamsArgs),
     #[command(hide = true)]
     PlainLoop {
@@ -75,6 +77,8 @@ pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> 
     match command {
         Command::Overhead(args) => overhead(args, format).await,
         Command::Chaos(args) => drills::chaos(args, format).await,
+        Command::Soak(args) => drills::soak(args, format).await,
+        Command::Faults(args) => drills::faults(args, format).await,
         Command::Streams(args) => drills::streams(args, format).await,
         Command::PlainLoop { spec } => plain_loop(&spec),
     }
