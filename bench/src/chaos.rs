@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lockstep_faults::{Action, Plan, Point};
 use lockstep_proto::wire;
@@ -193,7 +193,6 @@ impl<'a> Chaos<'a> {
         let victim = Victim::read(&marker, self.bench)?;
         let scene = Scene {
             cell,
-            epochs: watch.heard().epochs(),
             machines: &machines,
             disk: disk.as_ref(),
             watch: &watch,
@@ -245,18 +244,15 @@ pub(crate) fn undisturbed(bench: &Bench, data: &Data, job: &Job) -> Result<Strin
     let spec = data.folder().join("undisturbed.toml");
     fs::write(&spec, job.toml(&data.dataset()))
         .map_err(Error::system(format!("write {}", spec.display())))?;
-    let output = std::process::Command::new(&bench.program)
+    let mut command = std::process::Command::new(&bench.program);
+    command
         .args(["run", "--local", "--workers", "1", "-o", "json", "--out"])
         .args([&folder, &spec])
-        .env_remove(lockstep_faults::VARIABLE)
-        .output()
-        .map_err(Error::system("start `lockstep run`"))?;
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let weights = summary["weights_blake3"].as_str();
-    weights.map(str::to_owned).ok_or_else(|| Error::Tool {
-        command: "lockstep run".to_owned(),
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
+        .env_remove(lockstep_faults::VARIABLE);
+    let output = system::output_of(&mut command, &bench.stop)?;
+    let summary: serde_json::Value = serde_json::from_slice(&output).unwrap_or_default();
+    let weights = summary["weights_blake3"].as_str().map(str::to_owned);
+    weights.ok_or_else(|| Error::Drill("the undisturbed run's summary has no weights".to_owned()))
 }
 
 /// Which processes are told of the fault, and what they are told.
@@ -327,6 +323,8 @@ impl Armed {
 struct Victim {
     pid: Pid,
     machine: String,
+    /// When it was there.
+    at: SystemTime,
 }
 
 impl Victim {
@@ -336,7 +334,8 @@ impl Victim {
             let mut words = text.strip_suffix('\n')?.split(' ');
             let pid = Pid::from_raw(words.next()?.parse().ok()?)?;
             let machine = words.next()?.split('/').next()?.to_owned();
-            Some(Self { pid, machine })
+            let at = fs::metadata(marker).and_then(|about| about.modified()).ok()?;
+            Some(Self { pid, machine, at })
         };
         system::await_text(
             marker,
@@ -357,8 +356,6 @@ struct Scene<'a> {
     victim: Victim,
     marker: PathBuf,
     state: PathBuf,
-    /// Memberships that were announced before the fault.
-    epochs: usize,
 }
 
 impl Scene<'_> {
@@ -434,7 +431,7 @@ impl Scene<'_> {
     fn check_effect(&self) -> Result<(), Error> {
         let is_worker = matches!(self.cell.target, Target::Worker | Target::Donor);
         let breaks = matches!(self.cell.fault, Fault::Kill | Fault::Corrupt);
-        if is_worker && breaks && self.watch.heard().epochs() <= self.epochs {
+        if is_worker && breaks && !self.watch.heard().has_epoch_since(self.victim.at) {
             return Err(Error::Drill(
                 "nobody noticed the fault: the membership stayed as it was".to_owned(),
             ));
@@ -457,7 +454,7 @@ impl Scene<'_> {
         let from = self.watch.heard().step();
         self.watch
             .wait("the others going on without the victim", GIVEN_UP, |heard| {
-                (heard.epochs() > self.epochs || heard.step() >= from + 20).then_some(())
+                (heard.has_epoch_since(self.victim.at) || heard.step() >= from + 20).then_some(())
             })
     }
 }

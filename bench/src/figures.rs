@@ -7,7 +7,7 @@ use crate::cluster::Bench;
 use crate::recovery::Faults;
 use crate::spread::Spread;
 use crate::work::Data;
-use crate::{Error, goodput, is_root, recovery, streams};
+use crate::{Error, goodput, is_root, recovery, streams, system};
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -217,17 +217,13 @@ fn under_deaths(
 
 /// The ratio that `lockstep bench overhead` finds, and its rounds.
 fn overhead(bench: &Bench) -> Result<(f64, usize), Error> {
-    let output = std::process::Command::new(&bench.program)
+    let mut command = std::process::Command::new(&bench.program);
+    command
         .args(["bench", "overhead", "-o", "json"])
-        .env_remove(lockstep_faults::VARIABLE)
-        .output()
-        .map_err(Error::system("start `lockstep bench overhead`"))?;
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    match (found["median_ratio"].as_f64(), found["rounds"].as_array()) {
-        (Some(ratio), Some(rounds)) => Ok((ratio, rounds.len())),
-        _ => Err(Error::Tool {
-            command: "lockstep bench overhead".to_owned(),
-            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        }),
-    }
+        .env_remove(lockstep_faults::VARIABLE);
+    let output = system::output_of(&mut command, &bench.stop)?;
+    let found: serde_json::Value = serde_json::from_slice(&output).unwrap_or_default();
+    let (ratio, rounds) = (found["median_ratio"].as_f64(), found["rounds"].as_array());
+    let found = ratio.zip(rounds.map(Vec::len));
+    found.ok_or_else(|| Error::Drill("`lockstep bench overhead` says no ratio".to_owned()))
 }

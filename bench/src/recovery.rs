@@ -25,7 +25,7 @@ pub(crate) const MEMBERS: u32 = 2;
 /// Lanes of a step, by the spec's defaults.
 const LANES: usize = 8;
 /// Steps between two faults.
-const STEPS_A_FAULT: u64 = 8;
+const STEPS_A_FAULT: u64 = 4;
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 

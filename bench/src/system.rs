@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -183,6 +183,44 @@ pub(crate) fn tool(line: &str) -> Result<String, Error> {
     }
     Err(Error::Tool {
         command: line.to_owned(),
+        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+/// Runs a program of ours to its end and returns its standard output; what it wrote to standard error is in the error
+/// when it fails.
+///
+/// # Errors
+/// When it cannot be started or fails; [`Error::Interrupted`], once it has ended too.
+pub(crate) fn output_of(command: &mut Command, stop: &CancellationToken) -> Result<Vec<u8>, Error> {
+    let line = format!("{command:?}");
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Error::system(format!("start {line}")))?;
+    let pid = Pid::from_child(&child);
+    let reader = std::thread::spawn(move || child.wait_with_output());
+    while !reader.is_finished() {
+        if stop.is_cancelled() {
+            signal(pid, Signal::INT)?;
+            break;
+        }
+        await_end(pid, Instant::now() + GLANCE);
+    }
+    let output = reader
+        .join()
+        .map_err(|_| Error::Drill(format!("the reader of {line} panicked")))?;
+    let output = output.map_err(Error::system(format!("read what {line} says")))?;
+    if stop.is_cancelled() {
+        return Err(Error::Interrupted);
+    }
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(Error::Tool {
+        command: line,
         said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
 }

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::output::{Format, table};
 use crate::progress::Progress;
 
-/// Measure speed on this machine.
+/// Measure speed and recovery on this machine.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Overhead(OverheadArgs),

@@ -62,7 +62,7 @@ enum Command {
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
     Generate(generate::Args),
-    /// Measure speed on this machine.
+    /// Measure speed and recovery on this machine.
     #[command(subcommand)]
     Bench(bench::Command),
 }
