@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 26] = [
+const VERBS: [(&str, &[&str]); 10] = [
     (
         "demo",
         &[
@@ -97,7 +97,11 @@ const VERBS: [(&str, &[&str]); 26] = [
             "--seed",
         ],
     ),
-    ("bench", &["Measure speed on this machine"]),
+    ("bench", &["Measure speed and recovery on this machine"]),
+    ("bench chaos", &["the chaos matrix", "--subset", "--cell"]),
+    ("bench soak", &["many random faults", "--faults", "--seed"]),
+    ("bench faults", &["Measure recovery", "not run here", "--kills"]),
+    ("bench streams", &["with many workers", "--workers"]),
     ("help", &["Commands:"]),
     ("data help", &["Commands:"]),
 ];

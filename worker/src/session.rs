@@ -249,8 +249,10 @@ impl Session {
                 Command::Raise(epoch) => self.plane.raise(epoch),
                 Command::Run(task) => self.ask(Work::Task(task))?,
                 Command::Ready => {
-                    self.void.store(true, Ordering::Release);
-                    self.ask(Work::Forget)?;
+                    if self.machine.held().is_none() {
+                        self.void.store(true, Ordering::Release);
+                        self.ask(Work::Forget)?;
+                    }
                     self.ready().await?;
                 }
                 Command::Tell(word) => self.tell(word).await?,

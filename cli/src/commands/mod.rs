@@ -5,6 +5,7 @@ mod checkpoint;
 mod cluster;
 mod data;
 mod demo;
+mod drills;
 mod generate;
 mod jobs;
 mod nodes;
@@ -65,7 +66,7 @@ enum Command {
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
     Generate(generate::Args),
-    /// Measure speed on this machine.
+    /// Measure speed and recovery on this machine.
     #[command(subcommand)]
     Bench(bench::Command),
 }

@@ -15,8 +15,9 @@ use super::{Executor, Failure, Outcome, identity, new_trainer, peer};
 
 impl Executor {
     pub(super) fn acquire(&mut self, step: Step, source: Source) -> Outcome {
-        // Whoever keeps up with this rank would not know of the jump.
+        // Whoever keeps up with this rank would not know of the jump, nor would its own donor.
         self.feeds.clear();
+        self.following = None;
         match source {
             Source::Seed if step == Step(0) => {
                 // A new process has just been initialised; one that has trained begins anew.
@@ -145,6 +146,7 @@ impl Executor {
             self.tell_followers(step, None);
         }
         self.last = Some((to, true));
+        self.following = None;
         self.forget_partials();
         Ok(TaskEnd::Done.into())
     }
