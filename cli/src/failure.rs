@@ -115,7 +115,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             | TrainerError::Tokenizer { .. } => 6,
             TrainerError::Version { .. } => 5,
             TrainerError::Setting { .. } | TrainerError::Mismatch { .. } | TrainerError::Occupied { .. } => 2,
-            TrainerError::DiskFull { .. } | TrainerError::Storage { .. } => 7,
+            TrainerError::DiskFull { .. } | TrainerError::Storage { .. } | TrainerError::Target { .. } => 7,
             _ => 1,
         });
     }
@@ -123,7 +123,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         use lockstep_worker::Error;
         return Some(match worker {
             Error::Address { .. } => 2,
-            Error::Unreachable { .. } | Error::Refused(_) | Error::Lost(_) => 4,
+            Error::Unreachable { .. } | Error::Leaderless(_) | Error::Refused(_) | Error::Lost(_) => 4,
             Error::Version(_) => 5,
             Error::Evicted(_) | Error::Fatal(_) | Error::System { .. } => 1,
         });
@@ -132,6 +132,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         use lockstep_coordinator::Error;
         return Some(match coordinator {
             Error::Listen { .. } => 4,
+            Error::Advertise { .. } => 2,
             Error::Store(_) => 7,
             Error::Recorder(_) | Error::Serve(_) => 1,
         });

@@ -65,21 +65,11 @@ impl Endpoint {
 
         let mut outbox = Outbox::new(members as usize);
         reduction.start(out, &mut outbox);
-        let topic = Topic {
-            epoch,
-            state_of: None,
-            step,
-        };
+        let topic = Topic { epoch, step };
         let mut batch = Vec::new();
         while reduction.missing() > 0 || !outbox.is_empty() {
             let awaited = || reduction.awaited().collect();
-            operation.exchange(
-                &mut outbox,
-                Some(&topic),
-                reduction.missing(),
-                awaited,
-                &mut batch,
-            )?;
+            operation.exchange(&mut outbox, &topic, reduction.missing(), awaited, &mut batch)?;
             for frame in batch.drain(..) {
                 // Frames of strangers do not get as far as this.
                 let Some(from) = operation.roster().rank_of(&frame.sender) else {

@@ -9,18 +9,13 @@ use std::{fmt, io};
 use lockstep_engine::ids::{Epoch, Rank};
 
 use crate::error::{CollectiveError, PeerLost};
+use crate::feed::{FollowRequest, OnFollow};
+use crate::inbound;
+use crate::limits::{CLOSE_TIMEOUT, MAX_NAME_BYTES, POOL_BYTES};
 use crate::operation::Operation;
 use crate::outbound::{self, Link};
 use crate::pool::Pool;
-use crate::state::{OnPeerLost, Roster, Shared, State, Stats};
-use crate::{frame, inbound};
-
-/// The most bytes of an identity and of a token.
-const MAX_NAME_BYTES: usize = frame::MAX_HELLO_BYTES as usize / 2 - 8;
-/// Idle buffers of payloads that are kept.
-const POOL_BYTES: usize = 256 << 20;
-/// How long closing waits for the acceptor to be reached.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::state::{Guest, OnPeerLost, Roster, Shared, State, Stats};
 
 /// How to bind an endpoint.
 pub struct Options {
@@ -32,18 +27,24 @@ pub struct Options {
     pub identity: String,
     /// The job's secret: connections that do not know it are refused.
     pub token: String,
-    /// How long an operation waits without hearing from anybody. Losses are noticed by broken connections, so
-    /// this is only for members that hang.
+    /// How long an operation, or a feed, waits without hearing from anybody. Losses are noticed by broken
+    /// connections, so this is only for members that hang.
     pub timeout: Duration,
     /// Bytes of frames that may wait from one sender before it is held back.
     pub mailbox_bytes: usize,
+    /// Bytes of gradients that may wait for one follower before it is let go.
+    pub feed_bytes: usize,
     /// Called when a member of the current group is lost, once a member and epoch, from a thread of the
     /// endpoint. It may raise the epoch; it must not drop the endpoint.
     pub on_peer_lost: OnPeerLost,
+    /// Called when somebody wants to follow, from a thread of the connection's own; hand the request to whoever
+    /// holds the state. At most [`MAX_FOLLOWERS`](crate::limits::MAX_FOLLOWERS) are open at a time; whoever asks
+    /// again closes its older one, of which the request may still arrive, or arrive later: nobody hears its answer.
+    pub on_follow: OnFollow,
 }
 
 impl Options {
-    /// The defaults: no token, 120 s, 256 MiB a sender, and nobody told of losses.
+    /// The defaults: no token, 120 s, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
     #[must_use]
     pub fn new(listen: SocketAddr, job: u64, identity: impl Into<String>) -> Self {
         Self {
@@ -53,7 +54,9 @@ impl Options {
             token: String::new(),
             timeout: Duration::from_secs(120),
             mailbox_bytes: 256 << 20,
+            feed_bytes: 1 << 30,
             on_peer_lost: Box::new(|_| {}),
+            on_follow: Box::new(|request: FollowRequest| request.refuse("it takes no followers")),
         }
     }
 }
@@ -66,6 +69,7 @@ impl fmt::Debug for Options {
             identity,
             timeout,
             mailbox_bytes,
+            feed_bytes,
             ..
         } = self;
         f.debug_struct("Options")
@@ -74,6 +78,7 @@ impl fmt::Debug for Options {
             .field("identity", identity)
             .field("timeout", timeout)
             .field("mailbox_bytes", mailbox_bytes)
+            .field("feed_bytes", feed_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -115,7 +120,7 @@ impl Endpoint {
     /// Listens and accepts connections from now on. There is no group yet.
     ///
     /// # Errors
-    /// When an identity or token is too long (2 KiB), or the system refuses the address or a thread.
+    /// When an identity or token is too long (1 KiB), or the time-out is zero, or the system refuses the address or a thread.
     pub fn bind(options: Options) -> Result<Self, CollectiveError> {
         let Options {
             listen,
@@ -124,13 +129,20 @@ impl Endpoint {
             token,
             timeout,
             mailbox_bytes,
+            feed_bytes,
             on_peer_lost,
+            on_follow,
         } = options;
         for (argument, text) in [("identity", &identity), ("token", &token)] {
             if text.len() > MAX_NAME_BYTES {
                 let problem = format!("{} bytes where at most {MAX_NAME_BYTES} are allowed", text.len());
                 return Err(CollectiveError::Argument { argument, problem });
             }
+        }
+        if timeout.is_zero() {
+            let problem = "no time at all: give it seconds, or more".to_owned();
+            let argument = "timeout";
+            return Err(CollectiveError::Argument { argument, problem });
         }
         let failed = |error| system(format!("listen on {listen}"), &error);
         let listener = TcpListener::bind(listen).map_err(failed)?;
@@ -141,10 +153,12 @@ impl Endpoint {
             token,
             timeout,
             mailbox_bytes,
+            feed_bytes,
             pool: Pool::new(POOL_BYTES),
             events: Default::default(),
             room: Default::default(),
             on_peer_lost,
+            on_follow,
             state: Default::default(),
         });
         let shared_too = shared.clone();
@@ -224,7 +238,7 @@ impl Endpoint {
         Ok(())
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 }
@@ -249,9 +263,10 @@ fn route(
             continue;
         }
         let id = state.new_id();
-        state
-            .links
-            .insert(id, Link::new(member.identity.clone(), member.address));
+        state.links.insert(
+            id,
+            Link::new(member.identity.clone(), member.address, roster.epoch),
+        );
         match outbound::spawn(shared, id) {
             Ok(thread) => state.threads.push(thread),
             Err(error) => {
@@ -269,12 +284,16 @@ fn route(
 fn show_outsiders_out(state: &mut State, roster: &Roster, after: Duration) {
     let now = Instant::now();
     for inbound in state.inbound.values_mut() {
-        let Some(identity) = &inbound.identity else {
+        let Guest::Peer {
+            identity,
+            outsider_since,
+        } = &mut inbound.guest
+        else {
             continue;
         };
         if roster.rank_of(identity).is_some() {
-            inbound.outsider_since = None;
-        } else if now.duration_since(*inbound.outsider_since.get_or_insert(now)) > after {
+            *outsider_since = None;
+        } else if now.duration_since(*outsider_since.get_or_insert(now)) > after {
             // Its reader does the rest.
             let _ = inbound.stream.shutdown(std::net::Shutdown::Both);
         }
@@ -294,9 +313,14 @@ impl Drop for Endpoint {
             let mut state = self.shared.lock();
             state.closed = true;
             state.links.values_mut().for_each(Link::break_off);
-            for inbound in state.inbound.values() {
+            let inbound = state.inbound.values().map(|inbound| &inbound.stream);
+            let followed = state
+                .followings
+                .values()
+                .filter_map(|inbox| inbox.stream.as_ref());
+            for stream in inbound.chain(followed) {
                 // It may be closed already.
-                let _ = inbound.stream.shutdown(std::net::Shutdown::Both);
+                let _ = stream.shutdown(std::net::Shutdown::Both);
             }
             std::mem::take(&mut state.threads)
         };

@@ -30,6 +30,14 @@ pub enum CollectiveError {
         /// What was seen.
         reason: LossReason,
     },
+    /// What one follows came to an end.
+    #[error("lost the donor `{donor}`: {reason}; follow another member, or this one again")]
+    DonorLost {
+        /// Who it was.
+        donor: String,
+        /// What was seen.
+        reason: LossReason,
+    },
     /// Members neither answered nor broke their connections for too long.
     #[error("nothing from ranks {waiting:?} for {after:?}: see whether they hang, or raise the time-out")]
     TimedOut {
@@ -124,6 +132,15 @@ pub enum LossReason {
     /// It wrote to a connection on which it only reads.
     #[error("it wrote to a one-way connection")]
     Talkback,
+    /// It gave no sign of life.
+    #[error("it said nothing for {after:?}")]
+    Silent {
+        /// How long.
+        after: Duration,
+    },
+    /// It takes no follower, or not this one.
+    #[error("it refused: {0}")]
+    Refused(String),
     /// It has entered a newer epoch, of which this endpoint is no member.
     #[error("it went on to epoch {0} without us")]
     Left(Epoch),

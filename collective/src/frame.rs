@@ -22,45 +22,73 @@
 use lockstep_engine::geometry::Node;
 use lockstep_engine::ids::{Epoch, Step};
 
+use crate::limits::{MAX_HELLO_BYTES, MAX_PARTS, MAX_PAYLOAD_BYTES};
+
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 64;
-/// The most bytes that a payload of values may have.
-pub const MAX_PAYLOAD_BYTES: u64 = 4 << 20;
-/// The most bytes that a greeting may have.
-pub const MAX_HELLO_BYTES: u64 = 4 << 10;
 
 const MAGIC: [u8; 4] = *b"LKST";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The first of a connection: a [`Hello`].
+    /// The first of a connection to a member: a [`Hello`](crate::greeting::Hello).
     Hello = 1,
     /// A member's partial at `node` of piece `chunk` of `bucket`, for the piece's owner.
     Partial = 2,
     /// The reduced piece `chunk` of `bucket`, from its owner.
     Reduced = 3,
-    /// Piece `chunk` of part `bucket` of a state; `node.start` holds the pieces of the part, `node.len` the
-    /// number of parts.
+    /// In a feed: the state as of `step` comes, in [`Values`](Self::Values). The payload is the number of values
+    /// of each part, in eight bytes.
     State = 4,
     /// The last of a connection to a member that the sender's group, of the frame's epoch, no longer has.
     Bye = 5,
+    /// The first of a connection to a donor: a [`Follow`](crate::greeting::Follow).
+    Follow = 6,
+    /// In a feed: the follower holds the state of `step`, and so does the donor.
+    Same = 7,
+    /// In a feed: the reduced gradient of `step` comes, as a [`State`](Self::State) of one part; of none if the
+    /// step was skipped.
+    Gradient = 8,
+    /// In a feed: piece `chunk` of part `bucket` of what was announced.
+    Values = 9,
+    /// In a feed: there is nothing to tell, and the donor is alive.
+    Idle = 10,
+    /// The only one of a feed: the donor does not take this follower, and says why in UTF-8.
+    Refused = 11,
 }
 
 impl Kind {
+    const ALL: [Self; 11] = [
+        Self::Hello,
+        Self::Partial,
+        Self::Reduced,
+        Self::State,
+        Self::Bye,
+        Self::Follow,
+        Self::Same,
+        Self::Gradient,
+        Self::Values,
+        Self::Idle,
+        Self::Refused,
+    ];
+
     fn from_wire(found: u8) -> Result<Self, FrameError> {
-        [Self::Hello, Self::Partial, Self::Reduced, Self::State, Self::Bye]
+        Self::ALL
             .into_iter()
             .find(|&kind| kind as u8 == found)
             .ok_or(FrameError::Kind { found })
     }
 
-    fn limit(self) -> u64 {
+    /// The most bytes of its payload, and what these are a multiple of.
+    fn bounds(self) -> (u64, u64) {
         match self {
-            Self::Hello => MAX_HELLO_BYTES,
-            Self::Partial | Self::Reduced | Self::State => MAX_PAYLOAD_BYTES,
-            Self::Bye => 0,
+            Self::Hello | Self::Follow | Self::Refused => (MAX_HELLO_BYTES, 1),
+            Self::Partial | Self::Reduced | Self::Values => (MAX_PAYLOAD_BYTES, size_of::<f32>() as u64),
+            Self::State => (8 * MAX_PARTS as u64, 8),
+            Self::Gradient => (8, 8),
+            Self::Bye | Self::Same | Self::Idle => (0, 1),
         }
     }
 }
@@ -76,7 +104,7 @@ pub struct Header {
     pub epoch: Epoch,
     /// The step that the payload is of.
     pub step: Step,
-    /// Index of the bucket, or of the part of a state.
+    /// Index of the bucket, or of the part of what a feed tells.
     pub bucket: u32,
     /// Index of the piece in its bucket or part.
     pub chunk: u32,
@@ -123,8 +151,8 @@ pub enum FrameError {
         /// Bytes allowed.
         limit: u64,
     },
-    /// The payload is not a whole number of values.
-    #[error("a payload of {length} bytes is not a whole number of values")]
+    /// The payload is not a whole number of values, or of lengths.
+    #[error("a payload of {length} bytes is not a whole number of what it holds")]
     Ragged {
         /// Bytes announced.
         length: u64,
@@ -143,6 +171,14 @@ pub enum FrameError {
     /// A greeting with another token.
     #[error("a greeting with the wrong token")]
     Token,
+    /// A frame of a feed that is not the one that comes next, or that this follower cannot use.
+    #[error("{found} where {expected} is expected")]
+    Feed {
+        /// What the frame says.
+        found: String,
+        /// What fits.
+        expected: String,
+    },
 }
 
 impl Header {
@@ -217,13 +253,11 @@ impl Header {
         }
         let kind = Kind::from_wire(bytes[6])?;
         let length = u64::from_le_bytes(field(bytes, 48));
-        if length > kind.limit() {
-            return Err(FrameError::Oversize {
-                length,
-                limit: kind.limit(),
-            });
+        let (limit, multiple) = kind.bounds();
+        if length > limit {
+            return Err(FrameError::Oversize { length, limit });
         }
-        if kind != Kind::Hello && length % size_of::<f32>() as u64 != 0 {
+        if length % multiple != 0 {
             return Err(FrameError::Ragged { length });
         }
         let word = |at| u32::from_le_bytes(field(bytes, at));
@@ -263,78 +297,13 @@ fn field<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     std::array::from_fn(|i| bytes[at + i])
 }
 
-/// Who opens a connection, and a secret that shows that it may.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hello {
-    /// The sender's identity in full.
-    pub identity: String,
-    /// The job's token.
-    pub token: String,
-}
-
-impl std::fmt::Debug for Hello {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hello")
-            .field("identity", &self.identity)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Hello {
-    /// As the payload of a frame: each field as its length in four bytes, then UTF-8.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for text in [&self.identity, &self.token] {
-            bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
-        }
-        bytes
-    }
-
-    /// From the payload of a frame.
-    ///
-    /// # Errors
-    /// When it is not exactly two texts.
-    pub fn decode(mut payload: &[u8]) -> Result<Self, FrameError> {
-        let mut text = || {
-            let (length, rest) = payload.split_first_chunk::<4>()?;
-            let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-            payload = rest;
-            String::from_utf8(text.to_vec()).ok()
-        };
-        let (identity, token) = (text(), text());
-        match (identity, token) {
-            (Some(identity), Some(token)) if payload.is_empty() => Ok(Self { identity, token }),
-            _ => Err(FrameError::Hello),
-        }
-    }
-
-    /// Whether the tokens are equal; takes as long wherever they differ.
-    #[must_use]
-    pub fn has_token(&self, token: &str) -> bool {
-        let differing = self
-            .token
-            .bytes()
-            .zip(token.bytes())
-            .fold(0, |acc, (a, b)| acc | (a ^ b));
-        self.token.len() == token.len() && differing == 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn headers() -> impl Strategy<Value = Header> {
-        let kinds = prop_oneof![
-            Just(Kind::Hello),
-            Just(Kind::Partial),
-            Just(Kind::Reduced),
-            Just(Kind::State),
-            Just(Kind::Bye)
-        ];
+        let kinds = prop::sample::select(Kind::ALL.as_slice());
         (kinds, any::<[u64; 4]>(), any::<[u32; 5]>()).prop_map(|(kind, long, word)| Header {
             kind,
             job: long[0],
@@ -346,7 +315,7 @@ mod tests {
                 start: word[2],
                 len: word[3],
             },
-            length: (long[3] % (kind.limit() + 1)) / 4 * 4,
+            length: (long[3] % (kind.bounds().0 + 1)) / 8 * 8,
             payload_crc: word[4],
         })
     }
@@ -369,7 +338,7 @@ mod tests {
 
         #[test]
         fn every_flipped_bit_of_a_payload_is_seen(payload in prop::collection::vec(any::<u8>(), 1..80)) {
-            let header = Header::bare(Kind::State, 1, Epoch(1)).announcing(&payload);
+            let header = Header::bare(Kind::Values, 1, Epoch(1)).announcing(&payload);
             prop_assert_eq!(header.check(&payload), Ok(()));
             for bit in 0..payload.len() * 8 {
                 let mut bad = payload.clone();
@@ -383,19 +352,6 @@ mod tests {
         fn noise_is_never_a_header(noise in prop::collection::vec(any::<u8>(), HEADER_BYTES)) {
             prop_assert!(Header::decode(noise.as_slice().try_into().unwrap()).is_err());
         }
-
-        #[test]
-        fn greetings_survive_the_wire_and_cut_ones_are_refused(identity in ".{0,40}", token in ".{0,40}") {
-            let hello = Hello { identity, token };
-            let bytes = hello.encode();
-            prop_assert_eq!(Hello::decode(&bytes), Ok(hello.clone()));
-            for cut in 0..bytes.len() {
-                prop_assert_eq!(Hello::decode(&bytes[..cut]), Err(FrameError::Hello));
-            }
-            prop_assert!(hello.has_token(&hello.token));
-            let longer = format!("{}x", hello.token);
-            prop_assert!(!hello.has_token(&longer));
-        }
     }
 
     #[test]
@@ -403,13 +359,15 @@ mod tests {
         for (kind, limit) in [
             (Kind::Hello, MAX_HELLO_BYTES),
             (Kind::Partial, MAX_PAYLOAD_BYTES),
+            (Kind::State, 8 * MAX_PARTS as u64),
+            (Kind::Gradient, 8),
             (Kind::Bye, 0),
         ] {
+            let length = limit + 8;
             let header = Header {
-                length: limit + 4,
+                length,
                 ..Header::bare(kind, 0, Epoch(0))
             };
-            let length = limit + 4;
             assert_eq!(
                 Header::decode(&header.encode()),
                 Err(FrameError::Oversize { length, limit })

@@ -1,28 +1,25 @@
-//! Connections of others, on which frames only come in.
+//! Connections of others: of members, on which frames only come in, and of followers.
 //!
 //! One thread accepts; each connection has a thread that reads. Whoever does not greet properly within a few
 //! seconds is shown out, and nothing that it sent goes further than this file.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lockstep_engine::ids::Epoch;
 
 use crate::error::LossReason;
+use crate::feed;
 use crate::fold::Segment;
-use crate::frame::{FrameError, HEADER_BYTES, Header, Hello, Kind};
+use crate::frame::{FrameError, Header, Kind};
+use crate::greeting::{Follow, Hello, same_token};
+use crate::limits::{ACCEPT_PAUSE, GREETING_TIMEOUT, MAX_FOLLOWERS, MAX_OUTSIDERS, MAX_STRANGERS};
 use crate::mailbox::Received;
-use crate::state::{Inbound, Shared, State};
-
-/// How long a connection may take to greet.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most connections that have not greeted yet. The oldest makes room for a new one: members greet at once.
-const MAX_STRANGERS: usize = 64;
-/// How long to wait before accepting again when the system is out of something.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::state::{Guest, Inbound, Shared, State};
+use crate::wire::{self, Hurried};
 
 /// Accepts connections until the endpoint closes.
 pub(crate) fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
@@ -56,9 +53,8 @@ pub(crate) fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                 state.inbound.insert(
                     id,
                     Inbound {
-                        identity: None,
+                        guest: Guest::Stranger,
                         stream,
-                        outsider_since: None,
                     },
                 );
                 state.threads.push(thread);
@@ -76,7 +72,7 @@ fn make_room(state: &mut State) {
     let strangers = state
         .inbound
         .iter()
-        .filter(|(_, inbound)| inbound.identity.is_none());
+        .filter(|(_, inbound)| inbound.guest == Guest::Stranger);
     let strangers: Vec<u64> = strangers.map(|(&id, _)| id).collect();
     if strangers.len() >= MAX_STRANGERS
         && let Some(oldest) = strangers.iter().min()
@@ -88,30 +84,52 @@ fn make_room(state: &mut State) {
 }
 
 /// Serves one connection to its end.
-fn serve(shared: &Shared, id: u64, stream: &TcpStream) {
-    let Ok(identity) = greet(shared, id, stream) else {
-        let mut state = shared.lock();
-        state.inbound.remove(&id);
-        state.stats.rejected_connections += 1;
-        let _ = stream.shutdown(Shutdown::Both);
-        return shared.tell(state, None);
-    };
-    let end = read_frames(shared, &identity, stream);
+fn serve(shared: &Shared, id: u64, stream: &Arc<TcpStream>) {
+    let peer = stream.peer_addr().ok();
+    let admitted = greet(shared, stream).and_then(|greeting| match greeting {
+        Greeting::Hello(hello) => welcome(shared, id, hello).map(Admitted::Peer),
+        Greeting::Follow(follow) => {
+            attend(shared, id, &follow).map(|problem| Admitted::Follower(follow, problem))
+        }
+    });
+    match admitted {
+        Ok(Admitted::Peer(identity)) => serve_peer(shared, id, &identity, stream),
+        Ok(Admitted::Follower(follow, problem)) => {
+            feed::serve(shared, stream, follow, problem);
+            let _ = stream.shutdown(Shutdown::Both);
+            let mut state = shared.lock();
+            state.inbound.remove(&id);
+            shared.tell(state, None);
+        }
+        Err(reason) => {
+            tracing::warn!(?peer, %reason, "refused a connection");
+            let mut state = shared.lock();
+            state.inbound.remove(&id);
+            state.stats.rejected_connections += 1;
+            let _ = stream.shutdown(Shutdown::Both);
+            shared.tell(state, None);
+        }
+    }
+}
+
+/// Reads what a member sends, and notes how that ends.
+fn serve_peer(shared: &Shared, id: u64, identity: &Arc<str>, stream: &TcpStream) {
+    let end = read_frames(shared, identity, stream);
     let _ = stream.shutdown(Shutdown::Both);
     let mut state = shared.lock();
     state.inbound.remove(&id);
     if matches!(end, End::Broken(LossReason::Frame(_))) {
         state.stats.bad_frames += 1;
     }
-    let newest = state.newest.get(&identity) == Some(&id);
+    let newest = state.newest.get(identity) == Some(&id);
     if newest {
-        state.newest.remove(&identity);
+        state.newest.remove(identity);
     }
     let lost = match end {
         _ if !newest => None,
-        End::Broken(reason) => state.lose(&identity, reason),
+        End::Broken(reason) => state.lose(identity, reason),
         // From a group that is not newer than ours, this is an old story.
-        End::Bye(epoch) if epoch > state.epoch() => state.lose(&identity, LossReason::Left(epoch)),
+        End::Bye(epoch) if epoch > state.epoch() => state.lose(identity, LossReason::Left(epoch)),
         End::Bye(_) => None,
     };
     shared.tell(state, lost);
@@ -123,39 +141,67 @@ enum End {
     Broken(LossReason),
 }
 
-/// Reads the greeting, and makes this the newest connection of whoever it is.
-fn greet(shared: &Shared, id: u64, stream: &TcpStream) -> Result<Arc<str>, LossReason> {
-    let deadline = Some(Instant::now() + GREETING_TIMEOUT);
-    let peer = stream.peer_addr().ok();
-    let greeting = || {
-        let header = read_header(shared, stream, deadline)?;
-        if header.kind != Kind::Hello {
-            return Err(FrameError::Kind {
-                found: header.kind as u8,
-            }
-            .into());
-        }
-        let mut payload = vec![0; header.length as usize];
-        read_all(stream, &mut payload, deadline)?;
-        header.check(&payload)?;
-        let hello = Hello::decode(&payload)?;
-        if !hello.has_token(&shared.token) {
-            return Err(FrameError::Token.into());
-        }
-        stream
-            .set_read_timeout(None)
-            .map_err(|error| LossReason::Io(error.kind()))?;
-        Ok(hello)
+/// The first frame of a connection.
+enum Greeting {
+    Hello(Hello),
+    Follow(Follow),
+}
+
+/// Who was let in; a follower with what speaks against it.
+enum Admitted {
+    Peer(Arc<str>),
+    Follower(Follow, Option<String>),
+}
+
+/// Reads the greeting, and checks that it is of this job.
+fn greet(shared: &Shared, stream: &TcpStream) -> Result<Greeting, LossReason> {
+    let mut from = Hurried {
+        stream,
+        deadline: Instant::now() + GREETING_TIMEOUT,
     };
-    let hello = greeting().inspect_err(|reason: &LossReason| {
-        tracing::warn!(?peer, %reason, "refused a connection");
-    })?;
+    let header = wire::read_header(&mut from, shared.job)?;
+    if !matches!(header.kind, Kind::Hello | Kind::Follow) {
+        return Err(unexpected(&header));
+    }
+    let mut payload = vec![0; header.length as usize];
+    wire::read_payload(&mut from, &header, &mut payload)?;
+    let greeting = match header.kind {
+        Kind::Follow => Greeting::Follow(Follow::decode(&payload)?),
+        _ => Greeting::Hello(Hello::decode(&payload)?),
+    };
+    let token = match &greeting {
+        Greeting::Hello(hello) => &hello.token,
+        Greeting::Follow(follow) => &follow.token,
+    };
+    if !same_token(token, &shared.token) {
+        return Err(FrameError::Token.into());
+    }
+    stream
+        .set_read_timeout(None)
+        .map_err(|error| LossReason::Io(error.kind()))?;
+    Ok(greeting)
+}
+
+/// Makes this the newest connection of whoever it is.
+fn welcome(shared: &Shared, id: u64, hello: Hello) -> Result<Arc<str>, LossReason> {
     let identity: Arc<str> = hello.identity.into();
     let mut state = shared.lock();
+    let outsiders = |guest: &Guest| match guest {
+        Guest::Peer { identity, .. } => state.rank_of(identity).is_none(),
+        Guest::Stranger | Guest::Follower(_) => false,
+    };
+    if state.rank_of(&identity).is_none() && state.count(outsiders) >= MAX_OUTSIDERS {
+        return Err(LossReason::Refused(format!(
+            "there are {MAX_OUTSIDERS} others that are no members"
+        )));
+    }
     let Some(inbound) = state.inbound.get_mut(&id) else {
         return Err(LossReason::Closed);
     };
-    inbound.identity = Some(identity.clone());
+    inbound.guest = Guest::Peer {
+        identity: identity.clone(),
+        outsider_since: None,
+    };
     if let Some(older) = state.newest.insert(identity.clone(), id)
         && let Some(older) = state.inbound.get(&older)
     {
@@ -165,6 +211,39 @@ fn greet(shared: &Shared, id: u64, stream: &TcpStream) -> Result<Arc<str>, LossR
     drop(state);
     shared.events.notify_all();
     Ok(identity)
+}
+
+/// Notes that this is a follower, and says what speaks against it, if anything does.
+fn attend(shared: &Shared, id: u64, follow: &Follow) -> Result<Option<String>, LossReason> {
+    let mut state = shared.lock();
+    let follower = Guest::Follower(follow.identity.clone());
+    for older in state.inbound.values().filter(|inbound| inbound.guest == follower) {
+        // It asks anew, so it has given that one up.
+        let _ = older.stream.shutdown(Shutdown::Both);
+    }
+    let others = state.count(|guest| matches!(guest, Guest::Follower(_)) && *guest != follower);
+    let problem = if follow.donor != shared.identity {
+        Some(format!(
+            "`{}` listens here, not `{}`",
+            shared.identity, follow.donor
+        ))
+    } else if others >= MAX_FOLLOWERS {
+        Some(format!("it has {others} followers already"))
+    } else {
+        None
+    };
+    let Some(inbound) = state.inbound.get_mut(&id) else {
+        return Err(LossReason::Closed);
+    };
+    inbound.guest = follower;
+    drop(state);
+    shared.events.notify_all();
+    Ok(problem)
+}
+
+fn unexpected(header: &Header) -> LossReason {
+    let found = header.kind as u8;
+    FrameError::Kind { found }.into()
 }
 
 /// Reads frames until the connection ends.
@@ -186,16 +265,11 @@ fn read_frames(shared: &Shared, identity: &Arc<str>, stream: &TcpStream) -> End 
 
 /// Reads one frame; a goodbye has no payload.
 fn read_frame(shared: &Shared, stream: &TcpStream) -> Result<(Header, Option<Segment>), LossReason> {
-    let header = read_header(shared, stream, None)?;
+    let header = wire::read_header(stream, shared.job)?;
     match header.kind {
-        Kind::Hello => {
-            return Err(FrameError::Kind {
-                found: header.kind as u8,
-            }
-            .into());
-        }
         Kind::Bye => return Ok((header, None)),
-        Kind::Partial | Kind::Reduced | Kind::State => {}
+        Kind::Partial | Kind::Reduced => {}
+        _ => return Err(unexpected(&header)),
     }
     let len = header.length as usize / size_of::<f32>();
     let mut payload = Segment::pooled(shared.pool.take_rounded(len), len);
@@ -203,61 +277,6 @@ fn read_frame(shared: &Shared, stream: &TcpStream) -> Result<(Header, Option<Seg
     let Some(bytes) = payload.bytes_mut() else {
         return Err(LossReason::Io(io::ErrorKind::Other));
     };
-    read_all(stream, bytes, None)?;
-    header.check(bytes)?;
+    wire::read_payload(stream, &header, bytes)?;
     Ok((header, Some(payload)))
-}
-
-/// Reads a header. An end before its first byte is [`LossReason::Closed`].
-fn read_header(shared: &Shared, stream: &TcpStream, deadline: Option<Instant>) -> Result<Header, LossReason> {
-    let mut bytes = [0; HEADER_BYTES];
-    let first = read_some(stream, &mut bytes, deadline)?;
-    if first == 0 {
-        return Err(LossReason::Closed);
-    }
-    read_all(stream, &mut bytes[first..], deadline)?;
-    let header = Header::decode(&bytes)?;
-    if header.job != shared.job {
-        return Err(FrameError::Job {
-            found: header.job,
-            expected: shared.job,
-        }
-        .into());
-    }
-    Ok(header)
-}
-
-/// Fills `bytes`. An end before that is [`LossReason::Truncated`].
-fn read_all(stream: &TcpStream, mut bytes: &mut [u8], deadline: Option<Instant>) -> Result<(), LossReason> {
-    while !bytes.is_empty() {
-        match read_some(stream, bytes, deadline)? {
-            0 => return Err(LossReason::Truncated),
-            read => bytes = &mut bytes[read..],
-        }
-    }
-    Ok(())
-}
-
-/// Reads what there is, at least a byte, until `deadline`.
-fn read_some(
-    mut stream: &TcpStream,
-    bytes: &mut [u8],
-    deadline: Option<Instant>,
-) -> Result<usize, LossReason> {
-    loop {
-        if let Some(deadline) = deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(LossReason::Io(io::ErrorKind::TimedOut));
-            }
-            stream
-                .set_read_timeout(Some(left))
-                .map_err(|error| LossReason::Io(error.kind()))?;
-        }
-        match stream.read(bytes) {
-            Ok(read) => return Ok(read),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(LossReason::Io(error.kind())),
-        }
-    }
 }

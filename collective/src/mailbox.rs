@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockstep_engine::ids::{Epoch, Step};
 
 use crate::fold::Segment;
-use crate::frame::{Header, Kind};
+use crate::frame::{HEADER_BYTES, Header};
 
 /// A frame with its payload, and who sent it.
 #[derive(Debug)]
@@ -20,12 +20,10 @@ pub(crate) struct Received {
 }
 
 /// What one operation asks for. Sorted by epoch first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Topic {
     /// The epoch of the operation.
     pub(crate) epoch: Epoch,
-    /// The sender of a state; `None` for reductions, which are with everybody.
-    pub(crate) state_of: Option<Arc<str>>,
     /// The step of the operation.
     pub(crate) step: Step,
 }
@@ -33,12 +31,8 @@ pub(crate) struct Topic {
 impl Topic {
     /// The operation that a frame is for.
     fn of(frame: &Received) -> Self {
-        let state_of = (frame.header.kind == Kind::State).then(|| frame.sender.clone());
-        Self {
-            epoch: frame.header.epoch,
-            state_of,
-            step: frame.header.step,
-        }
+        let Header { epoch, step, .. } = frame.header;
+        Self { epoch, step }
     }
 }
 
@@ -46,30 +40,38 @@ impl Topic {
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     topics: BTreeMap<Topic, Vec<Received>>,
-    bytes: HashMap<Arc<str>, usize>,
+    by_sender: HashMap<Arc<str>, Waiting>,
+}
+
+/// What waits of one sender.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
     frames: usize,
+    bytes: usize,
 }
 
 impl Mailbox {
-    /// Bytes waiting from `sender`.
-    pub(crate) fn bytes_from(&self, sender: &str) -> usize {
-        self.bytes.get(sender).copied().unwrap_or(0)
+    /// Bytes that wait of `sender`, headers included: frames without a payload are not free.
+    pub(crate) fn held_of(&self, sender: &str) -> usize {
+        let waiting = self.by_sender.get(sender).copied().unwrap_or_default();
+        waiting.bytes + waiting.frames * HEADER_BYTES
     }
 
-    /// Bytes waiting.
+    /// Bytes of payloads that wait.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.values().sum()
+        self.by_sender.values().map(|waiting| waiting.bytes).sum()
     }
 
-    /// Frames waiting.
+    /// Frames that wait.
     pub(crate) fn frames(&self) -> usize {
-        self.frames
+        self.by_sender.values().map(|waiting| waiting.frames).sum()
     }
 
     /// Keeps a frame.
     pub(crate) fn put(&mut self, frame: Received) {
-        *self.bytes.entry(frame.sender.clone()).or_default() += frame.header.length as usize;
-        self.frames += 1;
+        let waiting = self.by_sender.entry(frame.sender.clone()).or_default();
+        waiting.bytes += frame.header.length as usize;
+        waiting.frames += 1;
         self.topics.entry(Topic::of(&frame)).or_default().push(frame);
     }
 
@@ -93,11 +95,11 @@ impl Mailbox {
     }
 
     fn forget(&mut self, frame: &Received) {
-        self.frames -= 1;
-        if let Some(bytes) = self.bytes.get_mut(&frame.sender) {
-            *bytes -= frame.header.length as usize;
-            if *bytes == 0 {
-                self.bytes.remove(&frame.sender);
+        if let Some(waiting) = self.by_sender.get_mut(&frame.sender) {
+            waiting.bytes -= frame.header.length as usize;
+            waiting.frames -= 1;
+            if waiting.frames == 0 {
+                self.by_sender.remove(&frame.sender);
             }
         }
     }
@@ -106,12 +108,13 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Kind;
 
-    fn frame(sender: &str, kind: Kind, epoch: u64, step: u64) -> Received {
+    fn frame(sender: &str, epoch: u64, step: u64) -> Received {
         let header = Header {
             step: Step(step),
             length: 4,
-            ..Header::bare(kind, 0, Epoch(epoch))
+            ..Header::bare(Kind::Partial, 0, Epoch(epoch))
         };
         Received {
             sender: sender.into(),
@@ -123,47 +126,25 @@ mod tests {
     #[test]
     fn frames_wait_by_topic_and_are_counted_by_sender() {
         let mut mailbox = Mailbox::default();
-        for (sender, kind, epoch) in [
-            ("a", Kind::Partial, 1),
-            ("b", Kind::Reduced, 1),
-            ("a", Kind::State, 1),
-            ("b", Kind::State, 1),
-            ("a", Kind::Partial, 2),
-        ] {
-            mailbox.put(frame(sender, kind, epoch, 7));
+        for (sender, epoch, step) in [("a", 1, 7), ("b", 1, 7), ("a", 1, 8), ("b", 1, 9), ("a", 2, 7)] {
+            mailbox.put(frame(sender, epoch, step));
         }
-        assert_eq!(
-            (mailbox.frames(), mailbox.bytes(), mailbox.bytes_from("a")),
-            (5, 20, 12)
-        );
+        assert_eq!((mailbox.frames(), mailbox.bytes()), (5, 20));
+        assert_eq!(mailbox.held_of("a"), 3 * (4 + HEADER_BYTES));
         let mut taken = Vec::new();
-        mailbox.take(
-            &Topic {
-                epoch: Epoch(1),
-                state_of: None,
-                step: Step(7),
-            },
-            &mut taken,
+        for (epoch, step) in [(1, 7), (1, 9), (2, 8)] {
+            let (epoch, step) = (Epoch(epoch), Step(step));
+            mailbox.take(&Topic { epoch, step }, &mut taken);
+        }
+        let of: Vec<_> = taken
+            .iter()
+            .map(|frame| (&*frame.sender, frame.header.step.0))
+            .collect();
+        assert_eq!(of, [("a", 7), ("b", 7), ("b", 9)]);
+        assert_eq!(
+            (mailbox.held_of("a"), mailbox.held_of("b")),
+            (2 * (4 + HEADER_BYTES), 0)
         );
-        mailbox.take(
-            &Topic {
-                epoch: Epoch(1),
-                state_of: Some("b".into()),
-                step: Step(7),
-            },
-            &mut taken,
-        );
-        mailbox.take(
-            &Topic {
-                epoch: Epoch(1),
-                state_of: None,
-                step: Step(8),
-            },
-            &mut taken,
-        );
-        let kinds: Vec<Kind> = taken.iter().map(|frame| frame.header.kind).collect();
-        assert_eq!(kinds, [Kind::Partial, Kind::Reduced, Kind::State]);
-        assert_eq!((mailbox.bytes_from("a"), mailbox.bytes_from("b")), (8, 0));
         assert_eq!(mailbox.sift(|frame| frame.header.epoch > Epoch(1)).len(), 1);
         assert_eq!((mailbox.frames(), mailbox.bytes()), (1, 4));
     }

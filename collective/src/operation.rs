@@ -6,8 +6,9 @@ use std::time::Instant;
 use lockstep_engine::ids::{Epoch, Rank, Step};
 
 use crate::error::CollectiveError;
+use crate::limits::QUEUE_FRAMES;
 use crate::mailbox::{Received, Topic};
-use crate::outbound::{Link, QUEUE_FRAMES};
+use crate::outbound::Link;
 use crate::reduction::Outbox;
 use crate::state::{Roster, Shared, State};
 
@@ -15,26 +16,22 @@ use crate::state::{Roster, Shared, State};
 pub(crate) struct Operation<'a> {
     shared: &'a Shared,
     roster: Arc<Roster>,
-    id: u64,
     heard: Instant,
 }
 
 impl<'a> Operation<'a> {
     /// Begins one.
     pub(crate) fn begin(shared: &'a Shared) -> Result<Self, CollectiveError> {
-        let mut state = shared.lock();
+        let state = shared.lock();
         let roster = match &state.roster {
             Some(roster) => roster.clone(),
             None if state.closed => return Err(CollectiveError::Closed),
             None => return Err(CollectiveError::NotEntered),
         };
         check(&state, roster.epoch)?;
-        let id = state.new_id();
-        // Not before the last check: dropping one takes the lock.
         Ok(Self {
             shared,
             roster,
-            id,
             heard: Instant::now(),
         })
     }
@@ -68,7 +65,7 @@ impl<'a> Operation<'a> {
     pub(crate) fn exchange(
         &mut self,
         outbox: &mut Outbox,
-        topic: Option<&Topic>,
+        topic: &Topic,
         missing: usize,
         awaited: impl Fn() -> Vec<Rank>,
         batch: &mut Vec<Received>,
@@ -76,9 +73,7 @@ impl<'a> Operation<'a> {
         let mut state = self.shared.lock();
         loop {
             self.check(&state)?;
-            if let Some(topic) = topic {
-                state.mailbox.take(topic, batch);
-            }
+            state.mailbox.take(topic, batch);
             if (missing > batch.len() || !outbox.is_empty())
                 && let Some(lost) = state.loss()
             {
@@ -104,8 +99,6 @@ impl<'a> Operation<'a> {
             if missing == 0 && outbox.is_empty() {
                 return Ok(());
             }
-            state.awaited.insert(self.id, awaited());
-            self.unblock_readers(&state);
             let waiting = || {
                 let mut ranks = awaited();
                 ranks.extend(outbox.waiting());
@@ -163,12 +156,6 @@ impl<'a> Operation<'a> {
         }
         let woken = self.shared.events.wait_timeout(state, left);
         Ok(woken.unwrap_or_else(PoisonError::into_inner).0)
-    }
-}
-
-impl Drop for Operation<'_> {
-    fn drop(&mut self) {
-        self.shared.lock().awaited.remove(&self.id);
     }
 }
 

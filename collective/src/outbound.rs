@@ -4,25 +4,20 @@
 //! watches for the other end to close, so that a loss is noticed while there is nothing to write.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use lockstep_engine::ids::{Epoch, Step};
 
 use crate::error::LossReason;
-use crate::frame::{Header, Hello, Kind};
+use crate::frame::{Header, Kind};
+use crate::greeting::Hello;
+use crate::limits::QUEUE_FRAMES;
 use crate::reduction::Outgoing;
 use crate::state::{Shared, State};
-
-/// The most frames in the queue of a link. They are references: the values stay where they are.
-pub(crate) const QUEUE_FRAMES: usize = 8;
-/// How long a member may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one attempt lasts; closing the endpoint waits for no more than this.
-const CONNECT_ATTEMPT: Duration = Duration::from_secs(1);
+use crate::wire;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -45,20 +40,26 @@ pub(crate) struct Link {
     pub(crate) queue: VecDeque<Outgoing>,
     /// What is being written.
     writing: Option<Header>,
+    /// The epoch for which it was opened.
+    since: Epoch,
+    /// The epoch of the last frame that was written on it, or begun.
+    spoken: Epoch,
     phase: Phase,
     wake: Arc<Condvar>,
     stream: Option<Arc<TcpStream>>,
 }
 
 impl Link {
-    /// A link that is not connected yet.
-    pub(crate) fn new(identity: String, address: SocketAddr) -> Self {
+    /// A link for the group of an epoch, not connected yet.
+    pub(crate) fn new(identity: String, address: SocketAddr, since: Epoch) -> Self {
         let (queue, wake) = (VecDeque::new(), Arc::default());
         Self {
             identity,
             address,
             queue,
             writing: None,
+            since,
+            spoken: Epoch(0),
             phase: Phase::Open,
             wake,
             stream: None,
@@ -110,6 +111,12 @@ impl Link {
         }
     }
 
+    /// Whether its end, for this reason, says nothing about the member in the group of `epoch`: it may have been
+    /// broken in an older one, as by a corrupted frame, and nothing of this one was written on it.
+    fn is_old_story(&self, epoch: Epoch, reason: &LossReason) -> bool {
+        self.since < epoch && self.spoken < epoch && !matches!(reason, LossReason::Connect { .. })
+    }
+
     /// Ends it at once, and whatever its threads are waiting for.
     pub(crate) fn break_off(&mut self) {
         self.phase = Phase::Dead;
@@ -152,23 +159,8 @@ fn connect(shared: &Shared, id: u64) -> Result<Arc<TcpStream>, LossReason> {
     let Some(address) = shared.lock().links.get(&id).map(|link| link.address) else {
         return Err(LossReason::Closed);
     };
-    let failed = |error: io::Error| LossReason::Connect {
-        address,
-        kind: error.kind(),
-    };
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let stream = loop {
-        match TcpStream::connect_timeout(&address, CONNECT_ATTEMPT) {
-            Ok(stream) => break Arc::new(stream),
-            Err(error) => {
-                let open = shared.lock().links.get(&id).is_some_and(Link::is_open);
-                if error.kind() != io::ErrorKind::TimedOut || Instant::now() >= deadline || !open {
-                    return Err(failed(error));
-                }
-            }
-        }
-    };
-    stream.set_nodelay(true).map_err(failed)?;
+    let open = || shared.lock().links.get(&id).is_some_and(Link::is_open);
+    let stream = Arc::new(wire::dial(address, open)?);
     let hello = Hello {
         identity: shared.identity.clone(),
         token: shared.token.clone(),
@@ -184,7 +176,7 @@ fn connect(shared: &Shared, id: u64) -> Result<Arc<TcpStream>, LossReason> {
         epoch
     };
     let header = Header::bare(Kind::Hello, shared.job, epoch).announcing(&hello);
-    write_frame(&stream, &header, &hello)?;
+    wire::write_frame(&*stream, &header, &hello)?;
     shared.events.notify_all();
     Ok(stream)
 }
@@ -206,7 +198,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
             Phase::Dead => return Ok(()),
             Phase::Leaving(epoch) => {
                 drop(state);
-                return write_frame(stream, &Header::bare(Kind::Bye, shared.job, epoch), &[]);
+                return wire::write_frame(stream, &Header::bare(Kind::Bye, shared.job, epoch), &[]);
             }
             Phase::Open => {}
         }
@@ -217,6 +209,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
             continue;
         };
         link.writing = Some(frame.header);
+        link.spoken = frame.header.epoch;
         state.stats.sent_frames += 1;
         state.stats.sent_bytes += size_of_val(frame.payload.values()) as u64;
         drop(state);
@@ -229,66 +222,69 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
         } else {
             frame.header.announcing(bytes)
         };
-        write_frame(stream, &header, bytes)?;
+        if header.kind == Kind::Reduced {
+            lockstep_faults::reach(lockstep_faults::Point::DuringReduce, header.step.0);
+        }
+        let spoilt = lockstep_faults::spoils_frame().then(|| spoil(bytes));
+        wire::write_frame(stream, &header, spoilt.as_deref().unwrap_or(bytes))?;
         // Before the lock: whoever waits for the link to settle wants the values back.
         drop(frame);
         state = shared.lock();
     }
 }
 
-fn wait<'a>(wake: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-    wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+/// The payload with a bit flipped, behind the back of its checksum: for drills.
+fn spoil(payload: &[u8]) -> Vec<u8> {
+    let mut spoilt = payload.to_vec();
+    if let Some(byte) = spoilt.first_mut() {
+        *byte ^= 1;
+    }
+    spoilt
 }
 
-/// Writes header and payload with as few calls as the system allows.
-fn write_frame(mut stream: &TcpStream, header: &Header, payload: &[u8]) -> Result<(), LossReason> {
-    let header = header.encode();
-    let mut slices = [IoSlice::new(&header), IoSlice::new(payload)];
-    let mut slices = &mut slices[..];
-    while !slices.is_empty() {
-        match stream.write_vectored(slices) {
-            Ok(0) => return Err(LossReason::Closed),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(LossReason::Io(error.kind())),
-        }
-    }
-    Ok(())
+fn wait<'a>(wake: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    wake.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts the thread that waits for the other end to close.
 fn watch(shared: &Arc<Shared>, id: u64, stream: Arc<TcpStream>) -> Result<JoinHandle<()>, LossReason> {
     let shared = shared.clone();
-    let watcher = move || {
-        let reason = loop {
-            match (&*stream).read(&mut [0]) {
-                Ok(0) => break LossReason::Closed,
-                Ok(_) => break LossReason::Talkback,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break LossReason::Io(error.kind()),
-            }
-        };
-        lose(&shared, id, reason);
-    };
+    let watcher = move || lose(&shared, id, wire::watch(&stream));
     let spawned = thread::Builder::new()
         .name("collective-watch".to_owned())
         .spawn(watcher);
     spawned.map_err(|error| LossReason::Io(error.kind()))
 }
 
-/// Breaks a link off, and reports its member as lost if it was the link in use.
-fn lose(shared: &Shared, id: u64, reason: LossReason) {
+/// Breaks a link off. If it was the link in use, its member is lost; or connected to anew, once, if the link was
+/// opened for an older group and this one has not used it yet.
+fn lose(shared: &Arc<Shared>, id: u64, reason: LossReason) {
     let mut state = shared.lock();
+    let (closed, epoch) = (state.closed, state.epoch());
     let Some(link) = state.links.get_mut(&id).filter(|link| link.is_open()) else {
         return;
     };
+    let (identity, address) = (link.identity.clone(), link.address);
+    let old_story = link.is_old_story(epoch, &reason);
+    let queue = std::mem::take(&mut link.queue);
     link.break_off();
-    let identity = link.identity.clone();
-    let in_use = state.routes.contains(&Some(id));
-    let lost = if in_use {
-        state.lose(&identity, reason)
-    } else {
-        None
+    let Some(rank) = state.routes.iter().position(|route| *route == Some(id)) else {
+        return shared.tell(state, None);
     };
+    if old_story && !closed {
+        let renewed = state.new_id();
+        if let Ok(thread) = spawn(shared, renewed) {
+            tracing::info!(%epoch, identity, %reason, "connects anew to a member");
+            let link = Link {
+                queue,
+                ..Link::new(identity, address, epoch)
+            };
+            state.links.insert(renewed, link);
+            state.routes[rank] = Some(renewed);
+            state.threads.push(thread);
+            return shared.tell(state, None);
+        }
+    }
+    let lost = state.lose(&identity, reason);
     shared.tell(state, lost);
 }

@@ -138,6 +138,17 @@ impl Partials {
             .all(|lane| self.fold.overlapping(Node::leaf(lane)).is_some())
     }
 
+    /// Lets go of every node that has a lane which is not to be kept: folded lanes cannot be taken apart.
+    pub fn retain(&mut self, keep: impl Fn(Lane) -> bool) {
+        let whole = |node: &Node| (node.start..node.start + node.len).all(|lane| keep(Lane(lane)));
+        let gone: Vec<Node> = self.nodes().filter(|node| !whole(node)).collect();
+        for node in gone {
+            if let Some(value) = self.fold.remove(node) {
+                value.recycle(&self.pool);
+            }
+        }
+    }
+
     /// Lets go of everything, for the next step. Buffers return to the pool.
     pub fn clear(&mut self) {
         self.fold.clear(&self.pool);
@@ -173,6 +184,18 @@ mod tests {
 
     fn bits(values: &[f32]) -> Vec<u32> {
         values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn what_is_folded_with_a_lane_that_goes_goes_too() {
+        let mut partials = Partials::new(8, 1);
+        for lane in [0, 1, 2, 4, 7] {
+            partials.insert(Node::leaf(Lane(lane)), vec![1.0]).unwrap();
+        }
+        partials.retain(|lane| [0, 2, 4].contains(&lane.0));
+        let kept: Vec<Node> = partials.nodes().collect();
+        assert_eq!(kept, [Node::leaf(Lane(2)), Node::leaf(Lane(4))]);
+        partials.insert(Node::leaf(Lane(1)), vec![1.0]).unwrap();
     }
 
     proptest! {

@@ -13,7 +13,9 @@ use lockstep_engine::ids::{Epoch, Rank, Step};
 
 use crate::endpoint::{Group, Peer};
 use crate::error::{CollectiveError, LossReason, PeerLost};
-use crate::frame::Kind;
+use crate::feed::OnFollow;
+use crate::following::Inbox;
+use crate::limits::MAX_MEMBERS;
 use crate::mailbox::{Mailbox, Received};
 use crate::outbound::Link;
 use crate::pool::Pool;
@@ -44,8 +46,10 @@ pub struct Stats {
     pub waiting_frames: usize,
     /// Bytes of their payloads.
     pub waiting_bytes: usize,
-    /// Connections that have greeted, now.
+    /// Connections from members that have greeted, now.
     pub inbound: usize,
+    /// Connections from followers that have greeted, now.
+    pub followers: usize,
     /// Connections to members, now.
     pub outbound: usize,
     /// Buffers ever allocated; constant in the steady state.
@@ -74,6 +78,12 @@ impl Roster {
             Some(other) => return invalid(format!("rank {rank} is `{}`, not `{identity}`", other.identity)),
             None => return invalid(format!("rank {rank} in a group of {}", members.len())),
         }
+        if members.len() > MAX_MEMBERS {
+            return invalid(format!(
+                "{} members where at most {MAX_MEMBERS} are allowed",
+                members.len()
+            ));
+        }
         let mut ranks = HashMap::with_capacity(members.len());
         for (index, member) in (0u32..).zip(&members) {
             if ranks.insert(member.identity.clone(), Rank(index)).is_some() {
@@ -99,15 +109,29 @@ impl Roster {
     }
 }
 
-/// A connection on which frames come in.
+/// A connection that somebody else has opened.
 #[derive(Debug)]
 pub(crate) struct Inbound {
-    /// Who greeted.
-    pub(crate) identity: Option<Arc<str>>,
+    /// Who is at the other end.
+    pub(crate) guest: Guest,
     /// To be shut when the endpoint closes.
     pub(crate) stream: Arc<TcpStream>,
-    /// Since when the other end is no member.
-    pub(crate) outsider_since: Option<Instant>,
+}
+
+/// Who has opened a connection, and what for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Guest {
+    /// It has not greeted yet.
+    Stranger,
+    /// One that has frames for a group.
+    Peer {
+        /// Who it is.
+        identity: Arc<str>,
+        /// Since when it is in no group of ours.
+        outsider_since: Option<Instant>,
+    },
+    /// One that wants to follow.
+    Follower(String),
 }
 
 /// Everything behind the lock.
@@ -133,8 +157,8 @@ pub(crate) struct State {
     pub(crate) newest: HashMap<Arc<str>, u64>,
     /// Frames that wait.
     pub(crate) mailbox: Mailbox,
-    /// Whom each running operation waits for.
-    pub(crate) awaited: HashMap<u64, Vec<Rank>>,
+    /// What is read of each feed that this endpoint follows.
+    pub(crate) followings: HashMap<u64, Inbox>,
     /// Readers that wait for room.
     pub(crate) blocked_readers: usize,
     /// Operations that wait for links to finish writing.
@@ -156,6 +180,14 @@ impl State {
     /// The epoch of the current group.
     pub(crate) fn epoch(&self) -> Epoch {
         self.roster.as_ref().map_or(Epoch(0), |roster| roster.epoch)
+    }
+
+    /// How many connections have guests that `which` holds of.
+    pub(crate) fn count(&self, which: impl Fn(&Guest) -> bool) -> usize {
+        self.inbound
+            .values()
+            .filter(|inbound| which(&inbound.guest))
+            .count()
     }
 
     /// The rank of `identity` in the current group.
@@ -236,9 +268,7 @@ impl State {
 
 fn is_stale(frame: &Received, raised: Epoch, epoch: Epoch, begun: Option<Step>) -> bool {
     let header = &frame.header;
-    let reduction = header.kind != Kind::State;
-    header.epoch < raised
-        || header.epoch == epoch && reduction && begun.is_some_and(|step| header.step < step)
+    header.epoch < raised || header.epoch == epoch && begun.is_some_and(|step| header.step < step)
 }
 
 /// What threads hold.
@@ -253,6 +283,8 @@ pub(crate) struct Shared {
     pub(crate) timeout: Duration,
     /// Bytes that may wait from one sender.
     pub(crate) mailbox_bytes: usize,
+    /// Bytes that may wait for one follower.
+    pub(crate) feed_bytes: usize,
     /// Buffers of payloads.
     pub(crate) pool: Pool,
     /// Wakes operations.
@@ -261,6 +293,8 @@ pub(crate) struct Shared {
     pub(crate) room: Condvar,
     /// What is called when a member is lost.
     pub(crate) on_peer_lost: OnPeerLost,
+    /// What is called when somebody wants to follow.
+    pub(crate) on_follow: OnFollow,
     /// The rest.
     pub(crate) state: Mutex<State>,
 }
@@ -293,8 +327,8 @@ impl Shared {
         self.room.notify_all();
     }
 
-    /// Hands a received frame to whoever will ask for it. Waits while too much of its sender is waiting, unless
-    /// an operation waits for that very sender: what it needs may be next.
+    /// Hands a received frame to whoever will ask for it. Waits while too much of its sender is waiting: a sender
+    /// ends a reduction before it begins the next, so nothing that an operation needs is behind what it does not.
     pub(crate) fn deliver(&self, frame: Received) {
         let mut state = self.lock();
         state.stats.received_frames += 1;
@@ -315,9 +349,7 @@ impl Shared {
                 frame.payload.recycle(&self.pool);
                 break;
             }
-            let full = state.mailbox.bytes_from(&frame.sender) >= self.mailbox_bytes;
-            let wanted = rank.is_some_and(|rank| state.awaited.values().any(|ranks| ranks.contains(&rank)));
-            if !full || wanted {
+            if state.mailbox.held_of(&frame.sender) < self.mailbox_bytes {
                 state.mailbox.put(frame);
                 break;
             }
@@ -338,11 +370,8 @@ impl Shared {
         Stats {
             waiting_frames: state.mailbox.frames(),
             waiting_bytes: state.mailbox.bytes(),
-            inbound: state
-                .inbound
-                .values()
-                .filter(|inbound| inbound.identity.is_some())
-                .count(),
+            inbound: state.count(|guest| matches!(guest, Guest::Peer { .. })),
+            followers: state.count(|guest| matches!(guest, Guest::Follower(_))),
             outbound: state.links.values().filter(|link| link.is_connected()).count(),
             allocated_buffers: pool.allocated(),
             ..state.stats

@@ -1,9 +1,14 @@
 //! Closing an endpoint ends its threads. Alone in its process, because it counts them.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 
-use lockstep_collective::{Endpoint, Group, Options, Peer};
-use lockstep_engine::ids::{Epoch, Rank};
+use lockstep_collective::{Endpoint, FollowOptions, Group, Options, Peer, Shape, Start};
+use lockstep_engine::ids::{Epoch, Rank, Step};
+
+/// Values of a gradient.
+const LEN: usize = 1 << 20;
 
 /// Threads of this process that belong to endpoints, where the system tells.
 fn threads() -> Option<usize> {
@@ -16,8 +21,16 @@ fn threads() -> Option<usize> {
 fn closing_leaves_no_thread() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     for _ in 0..3 {
+        let (asked, requests) = channel();
         let endpoints: Vec<Endpoint> = (0..3)
-            .map(|rank| Endpoint::bind(Options::new(any, 1, format!("{rank}"))).unwrap())
+            .map(|rank| {
+                let asked = asked.clone();
+                let options = Options {
+                    on_follow: Box::new(move |request| asked.send(request).unwrap()),
+                    ..Options::new(any, 1, format!("{rank}"))
+                };
+                Endpoint::bind(options).unwrap()
+            })
             .collect();
         let mut members: Vec<Peer> = (0..)
             .zip(&endpoints)
@@ -42,10 +55,21 @@ fn closing_leaves_no_thread() {
                 })
                 .unwrap();
         }
-        let part = [std::sync::Arc::new(vec![0.0; 4 << 20])];
-        endpoints[0]
-            .send_state(Rank(3), lockstep_engine::ids::Step(1), &part)
-            .unwrap();
+        // One that follows another, and is told more than it asks for.
+        let follow = FollowOptions {
+            donor: members[0].clone(),
+            held: Some(Step(1)),
+            at_least: Step(1),
+            shape: Shape {
+                state: vec![],
+                gradient: LEN,
+            },
+        };
+        let following = endpoints[1].follow(follow).unwrap();
+        let feed = requests.recv().unwrap().answer(Start::Same(Step(1))).unwrap();
+        for step in 2..10 {
+            assert!(feed.push(Step(step), Some(Arc::new(vec![0.0; LEN]))));
+        }
         for endpoint in &endpoints {
             let long = std::time::Duration::from_secs(60);
             assert!(endpoint.handle().wait_until(long, |stats| stats.outbound == 3));
@@ -55,6 +79,6 @@ fn closing_leaves_no_thread() {
         }
         drop(endpoints);
         assert!(threads().is_none_or(|left| left == 0), "{:?} are left", threads());
-        drop((stranger, deaf));
+        drop((stranger, deaf, feed, following));
     }
 }

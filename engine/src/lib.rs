@@ -9,6 +9,7 @@
 //! | [`spec`] | the job spec: every field, default and bound |
 //! | [`job`] | the coordinator's machine for one job |
 //! | [`rank`] | a rank's machine |
+//! | [`lead`] | which of several coordinators leads |
 //! | [`membership`] | who takes part in an epoch |
 //! | [`placement`] | which job gets which free slot |
 //! | [`ledger`] | committed steps, and which samples they used |
@@ -21,6 +22,7 @@
 pub mod geometry;
 pub mod ids;
 pub mod job;
+pub mod lead;
 pub mod ledger;
 pub mod membership;
 pub mod order;

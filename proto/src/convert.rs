@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use lockstep_engine::geometry::Assignment;
-use lockstep_engine::ids::{Epoch, NodeId, Rank, Step, WorkerId};
-use lockstep_engine::job::Kill;
+use lockstep_engine::ids::{Epoch, Lane, NodeId, Rank, Step, WorkerId};
+use lockstep_engine::job::{Kill, Offer};
+use lockstep_engine::ledger::{Entry, Span};
 use lockstep_engine::membership::{Member, Membership, Source};
+use lockstep_engine::rank::{Snapshot, Verdict};
 
 use crate::wire;
 
@@ -124,6 +126,10 @@ impl TryFrom<wire::Membership> for Membership {
             let problem = format!("{} sources for {count} members", membership.sources.len());
             return Err(invalid("membership.sources", problem));
         }
+        if membership.weights.len() != count {
+            let problem = format!("{} weights for {count} members", membership.weights.len());
+            return Err(invalid("membership.weights", problem));
+        }
         if !membership.owners.len().is_power_of_two() {
             let problem = format!("{} lanes, not a power of two", membership.owners.len());
             return Err(invalid("membership.owners", problem));
@@ -134,6 +140,7 @@ impl TryFrom<wire::Membership> for Membership {
         Ok(Self {
             epoch: Epoch(membership.epoch),
             base: Step(membership.base),
+            state: Step(membership.state),
             members: membership
                 .members
                 .into_iter()
@@ -144,26 +151,163 @@ impl TryFrom<wire::Membership> for Membership {
                 .into_iter()
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
+            weights: membership.weights,
             first: Assignment::from_owners(membership.owners.into_iter().map(Rank).collect()),
             recompute: membership.recompute,
+            snapshot: membership.snapshot,
         })
     }
 }
 
 impl From<&Membership> for wire::Membership {
     fn from(membership: &Membership) -> Self {
-        let member = |member: &Member| wire::Member {
-            worker: Some((&member.worker).into()),
-            address: member.address.to_string(),
-        };
         Self {
             epoch: membership.epoch.0,
             base: membership.base.0,
-            members: membership.members.iter().map(member).collect(),
+            state: membership.state.0,
+            members: membership.members.iter().map(Into::into).collect(),
             sources: membership.sources.iter().map(|&source| source.into()).collect(),
             owners: membership.first.owners().iter().map(|rank| rank.0).collect(),
             recompute: membership.recompute,
+            weights: membership.weights.clone(),
+            snapshot: membership.snapshot,
         }
+    }
+}
+
+impl From<&Member> for wire::Member {
+    fn from(member: &Member) -> Self {
+        Self {
+            worker: Some((&member.worker).into()),
+            address: member.address.to_string(),
+        }
+    }
+}
+
+impl From<Verdict> for wire::StepCommitted {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            epoch: verdict.epoch.0,
+            step: verdict.step.0,
+            ends_epoch: verdict.ends_epoch,
+            skip: verdict.skip,
+            snapshot: verdict.snapshot,
+            recorded: verdict.recorded.0,
+        }
+    }
+}
+
+impl From<wire::StepCommitted> for Verdict {
+    fn from(commit: wire::StepCommitted) -> Self {
+        Self {
+            epoch: Epoch(commit.epoch),
+            step: Step(commit.step),
+            skip: commit.skip,
+            ends_epoch: commit.ends_epoch,
+            snapshot: commit.snapshot,
+            recorded: Step(commit.recorded),
+        }
+    }
+}
+
+impl From<Snapshot> for wire::Snapshot {
+    fn from(snapshot: Snapshot) -> Self {
+        Self {
+            step: snapshot.step.0,
+            epoch: snapshot.epoch.0,
+            shard: snapshot.shard,
+            of: snapshot.of,
+        }
+    }
+}
+
+impl From<wire::Snapshot> for Snapshot {
+    fn from(snapshot: wire::Snapshot) -> Self {
+        Self {
+            step: Step(snapshot.step),
+            epoch: Epoch(snapshot.epoch),
+            shard: snapshot.shard,
+            of: snapshot.of,
+        }
+    }
+}
+
+impl From<&Entry> for wire::Entry {
+    fn from(entry: &Entry) -> Self {
+        let span = |span: &Span| wire::OwnedSpan {
+            from: span.positions.start,
+            to: span.positions.end,
+            worker: Some((&span.worker).into()),
+        };
+        Self {
+            step: entry.step.0,
+            epoch: entry.epoch.0,
+            workers: entry.workers,
+            digest: entry.digest.clone(),
+            loss: entry.loss,
+            spans: entry.spans.iter().map(span).collect(),
+            milliseconds: entry.milliseconds,
+            skipped: entry.skipped,
+        }
+    }
+}
+
+impl TryFrom<wire::Entry> for Entry {
+    type Error = WireError;
+    fn try_from(entry: wire::Entry) -> Result<Self, WireError> {
+        let span = |span: wire::OwnedSpan| {
+            Ok(Span {
+                positions: span.from..span.to,
+                worker: required("entry.spans.worker", span.worker)?.try_into()?,
+            })
+        };
+        Ok(Self {
+            step: Step(entry.step),
+            epoch: Epoch(entry.epoch),
+            workers: entry.workers,
+            digest: entry.digest,
+            loss: entry.loss,
+            spans: entry
+                .spans
+                .into_iter()
+                .map(span)
+                .collect::<Result<_, WireError>>()?,
+            milliseconds: entry.milliseconds,
+            skipped: entry.skipped,
+        })
+    }
+}
+
+impl From<&Offer> for wire::Offer {
+    fn from(offer: &Offer) -> Self {
+        Self {
+            epoch: offer.epoch.0,
+            held: offer.held.0,
+            lanes: offer.lanes.iter().map(|lane| lane.0).collect(),
+            members: offer.members.iter().map(Into::into).collect(),
+            entries: offer.entries.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Offer> for Offer {
+    type Error = WireError;
+    fn try_from(offer: wire::Offer) -> Result<Self, WireError> {
+        Ok(Self {
+            epoch: Epoch(offer.epoch),
+            held: Step(offer.held),
+            lanes: offer.lanes.into_iter().map(Lane).collect(),
+            members: offer
+                .members
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
+            entries: offer
+                .entries
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -193,6 +337,7 @@ mod tests {
         Membership {
             epoch: Epoch(3),
             base: Step(9),
+            state: Step(7),
             members: (0..4).map(member).collect(),
             sources: vec![
                 Source::Held,
@@ -200,8 +345,10 @@ mod tests {
                 Source::Checkpoint,
                 Source::Peer(Rank(2)),
             ],
+            weights: vec![1, 2, 3, 4],
             first: Assignment::fresh(8, 4),
             recompute: true,
+            snapshot: true,
         }
     }
 
@@ -212,9 +359,40 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_survives_the_wire() {
+        let worker = membership().members[1].worker.clone();
+        let entry = Entry {
+            step: Step(8),
+            epoch: Epoch(2),
+            workers: 3,
+            digest: "d".into(),
+            loss: 1.5,
+            spans: vec![Span {
+                positions: 4..6,
+                worker: worker.clone(),
+            }],
+            milliseconds: 2.5,
+            skipped: true,
+        };
+        let offer = Offer {
+            epoch: Epoch(3),
+            held: Step(9),
+            lanes: vec![Lane(1), Lane(3)],
+            members: vec![worker],
+            entries: vec![entry],
+        };
+        assert_eq!(Offer::try_from(wire::Offer::from(&offer)).unwrap(), offer);
+        let mut spoilt = wire::Offer::from(&offer);
+        spoilt.entries[0].spans[0].worker = None;
+        let error = Offer::try_from(spoilt).unwrap_err().to_string();
+        assert_eq!(error, "entry.spans.worker is missing");
+    }
+
+    #[test]
     fn what_is_missing_or_invalid_is_named() {
         type Spoil = fn(&mut wire::Membership);
-        let cases: [(Spoil, &str); 6] = [
+        let cases: [(Spoil, &str); 7] = [
+            (|m| m.weights.truncate(3), "3 weights for 4 members"),
             (|m| m.members[1].worker = None, "member.worker is missing"),
             (|m| m.sources[0].what = None, "source is missing"),
             (|m| m.sources.truncate(3), "3 sources for 4 members"),

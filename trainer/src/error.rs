@@ -129,6 +129,16 @@ pub enum TrainerError {
         /// What could have been replaced.
         what: &'static str,
     },
+    /// A place for copies of checkpoints that cannot be used, at least not now.
+    #[error("checkpoint.target {target}: {action}: {problem}")]
+    Target {
+        /// As in the spec.
+        target: String,
+        /// Verb and object.
+        action: String,
+        /// What it said.
+        problem: String,
+    },
     /// The disk is full. What was written so far was removed.
     #[error("{action} {path}: no space left on the device; free some or lower checkpoint.keep")]
     DiskFull {

@@ -20,25 +20,13 @@ impl Staging {
         Ok(Self { path, done: false })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes a file with `fill` and syncs it.
     pub(crate) fn file<T>(
         &self,
         name: &str,
         fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<T>,
     ) -> Result<T> {
-        let path = self.path.join(name);
-        let write = || {
-            let mut out = BufWriter::new(File::create(&path)?);
-            let result = fill(&mut out)?;
-            out.flush()?;
-            out.get_ref().sync_all()?;
-            Ok(result)
-        };
-        write().at("write", &path)
+        write(&self.path.join(name), fill)
     }
 
     /// Syncs the folder and renames it to `place`, which must not exist.
@@ -55,6 +43,36 @@ impl Drop for Staging {
         if !self.done {
             // Nobody can be told here; the next writer removes what stays.
             let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Writes the file `path` with `fill` and syncs it.
+pub(crate) fn write<T>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<T>,
+) -> Result<T> {
+    let write = || {
+        let mut out = BufWriter::new(File::create(path)?);
+        let result = fill(&mut out)?;
+        out.flush()?;
+        out.get_ref().sync_all()?;
+        Ok(result)
+    };
+    write().at("write", path)
+}
+
+/// Makes the first of `name(0)`, `name(1)`, … that is free; those that exist belong to other processes.
+pub(crate) fn first_free<T>(
+    name: impl Fn(usize) -> PathBuf,
+    make: impl Fn(&Path) -> std::io::Result<T>,
+) -> Result<(PathBuf, T)> {
+    let mut index = 0;
+    loop {
+        let path = name(index);
+        match make(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => index += 1,
+            made => return made.at("create", &path).map(|made| (path, made)),
         }
     }
 }

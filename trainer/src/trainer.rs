@@ -1,6 +1,7 @@
 //! The model with its optimizer, over flat buffers.
 
 use candle_core::{DType, Tensor};
+use lockstep_engine::ids::Step;
 use lockstep_engine::spec::OptimSpec;
 
 use crate::adamw;
@@ -152,6 +153,11 @@ impl<M: Model> Trainer<M> {
             learning_rate,
             grad_norm,
         })
+    }
+
+    /// Takes the steps up to `step` without a gradient: the state stays as it is, under another number.
+    pub fn skip(&mut self, step: Step) {
+        self.state.step = step;
     }
 
     /// Replaces the state, as after loading a checkpoint or fetching a snapshot.

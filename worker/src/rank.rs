@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_engine::ids::{JobId, Step, WorkerId};
@@ -10,18 +11,18 @@ use lockstep_engine::rank::RankMachine;
 use lockstep_engine::spec::Spec;
 use lockstep_proto::{VERSION, wire};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 
-use crate::executor::{Executor, Setup};
-use crate::session::Session;
-use crate::{Error, connect};
+use crate::Error;
+use crate::endpoints::Endpoints;
+use crate::executor::{Executor, Setup, Work};
+use crate::link::Link;
+use crate::session::{Inside, Session};
 
 /// Which rank this is, and whose.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator's URL.
-    pub coordinator: String,
+    /// URLs of the coordinators.
+    pub coordinators: Endpoints,
     /// The job.
     pub job: JobId,
     /// This process.
@@ -36,68 +37,51 @@ pub struct Options {
 /// When the coordinator cannot be reached, refuses, is lost or evicts this rank; and when the rank cannot go on,
 /// in which case the coordinator has been told why.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let mut client = connect(&options.coordinator).await?;
-    let (up, messages) = mpsc::channel(256);
     let hello = wire::RankHello {
         version: VERSION.to_owned(),
         job: options.job.to_string(),
         worker: Some((&options.worker).into()),
     };
-    let closed = || Error::Lost("its stream is closed".to_owned());
-    up.send(wire::RankUp {
-        what: Some(wire::rank_up::What::Hello(hello)),
-    })
-    .await
-    .map_err(|_| closed())?;
-    let reply = client
-        .rank(ReceiverStream::new(messages))
-        .await
-        .map_err(|status| Error::refused(&status))?;
-    let mut down = reply.into_inner();
-    let first = down
-        .message()
-        .await
-        .map_err(|status| Error::refused(&status))?
-        .and_then(|message| message.what);
-    let welcome = match first {
-        Some(wire::rank_down::What::Welcome(welcome)) => welcome,
-        Some(wire::rank_down::What::Ended(_)) => return Ok(()),
-        other => return Err(Error::Lost(format!("expected a welcome, got {other:?}"))),
+    let Some(mut link) = Link::open(&options.coordinators, hello).await? else {
+        return Ok(());
     };
-
-    // Heartbeats go on while the executor starts: reading data and making weights may take a while.
+    let spec =
+        Spec::parse(&link.welcome.spec).map_err(|error| Error::Fatal(format!("the job's spec: {error}")))?;
     let (endings_in, endings) = mpsc::channel(4);
     let (losses_in, losses) = mpsc::unbounded_channel();
-    let (tasks, queue) = std::sync::mpsc::channel();
+    let (written_in, written) = mpsc::unbounded_channel();
+    let (work, queue) = std::sync::mpsc::channel();
     let (started, start) = tokio::sync::oneshot::channel();
-    let spec =
-        Spec::parse(&welcome.spec).map_err(|error| Error::Fatal(format!("the job's spec: {error}")))?;
     let setup = Setup {
         spec: spec.clone(),
-        out: PathBuf::from(&welcome.out),
+        out: PathBuf::from(&link.welcome.out),
         worker: options.worker.clone(),
         interface: options
             .interface
-            .unwrap_or_else(|| interface_towards(&options.coordinator)),
+            .unwrap_or_else(|| interface_towards(&link.leader)),
         on_peer_lost: Box::new(move |lost| drop(losses_in.send(lost))),
+        work: work.clone(),
+        on_written: Arc::new(move |written| drop(written_in.send(written))),
     };
-    let work = move || {
+    let execute = move || {
         let executor = match Executor::new(setup) {
             Ok(executor) => executor,
             Err(reason) => return drop(started.send(Err(reason))),
         };
+        let endpoint = executor.endpoint();
         let parts = (
-            executor.endpoint().handle(),
-            executor.endpoint().local_addr(),
-            executor.scout(),
+            endpoint.handle(),
+            endpoint.local_addr(),
+            executor.checkpoints(),
+            executor.void(),
         );
         if started.send(Ok(parts)).is_ok() {
             executor.run(&queue, |ending| drop(endings_in.blocking_send(ending)));
         }
     };
-    std::thread::Builder::new()
+    let executor = std::thread::Builder::new()
         .name("executor".into())
-        .spawn(work)
+        .spawn(execute)
         .map_err(|source| Error::System {
             action: "start the executor thread",
             source,
@@ -105,48 +89,54 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let started = start
         .await
         .map_err(|_| Error::Fatal("the executor thread ended while starting".to_owned()))?;
-    let (plane, address, scout) = match started {
+    let (plane, address, checkpoints, void) = match started {
         Ok(parts) => parts,
-        Err(reason) => return Err(last_words(&up, &mut down, reason).await),
-    };
-    let session = Session {
-        machine: RankMachine::new(
-            options.worker.clone(),
-            Step(spec.train.steps),
-            spec.checkpoint.every,
-        ),
-        worker: options.worker,
-        address,
-        up: up.clone(),
-        tasks,
-        plane,
-        scout,
-        members: BTreeMap::new(),
-        reduced: None,
-        checkpoint: String::new(),
-        finished: None,
+        Err(reason) => return Err(last_words(&mut link, reason).await),
     };
     tracing::info!("ready; data plane at {address}");
-    let heartbeat = spec.elastic.lease() / 8;
-    match session.run(&mut down, endings, losses, heartbeat).await {
-        Err(Error::Fatal(reason)) => Err(last_words(&up, &mut down, reason).await),
-        result => result,
+    let mut session = Session {
+        machine: RankMachine::new(options.worker.clone(), spec.geometry(), Step(spec.train.steps)),
+        worker: options.worker,
+        address,
+        work,
+        plane,
+        checkpoints,
+        void,
+        up: None,
+        members: BTreeMap::new(),
+        spans: BTreeMap::new(),
+        finished: None,
+    };
+    let mut inside = Inside {
+        endings,
+        losses,
+        written,
+    };
+    match session
+        .run(&mut link, &mut inside, spec.elastic.heartbeat())
+        .await
+    {
+        Ok(()) => {
+            // What is being written, and copied elsewhere, is finished before this process leaves.
+            session.work.send(Work::Stop).ok();
+            drop((session, inside));
+            tokio::task::spawn_blocking(move || executor.join()).await.ok();
+            Ok(())
+        }
+        Err(Error::Fatal(reason)) => Err(last_words(&mut link, reason).await),
+        Err(error) => Err(error),
     }
 }
 
 /// Tells the coordinator why this rank cannot go on, and waits until it has answered with the job's end: leaving
 /// earlier could cut the message off, and the next process would meet the same problem.
-async fn last_words(
-    up: &mpsc::Sender<wire::RankUp>,
-    down: &mut Streaming<wire::RankDown>,
-    reason: String,
-) -> Error {
+async fn last_words(link: &mut Link, reason: String) -> Error {
     let fatal = wire::rank_up::What::Fatal(wire::Fatal {
         reason: reason.clone(),
     });
     let said = async {
-        up.send(wire::RankUp { what: Some(fatal) }).await.ok();
-        while let Ok(Some(message)) = down.message().await {
+        link.up.send(wire::RankUp { what: Some(fatal) }).await.ok();
+        while let Ok(Some(message)) = link.down.message().await {
             if matches!(message.what, Some(wire::rank_down::What::Ended(_))) {
                 return;
             }

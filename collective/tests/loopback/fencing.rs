@@ -3,9 +3,10 @@
 use std::thread;
 
 use lockstep_collective::frame::Kind;
+use lockstep_collective::limits::MAX_MEMBERS;
 use lockstep_collective::{CollectiveError, LossReason, Partials};
 use lockstep_engine::geometry::{Assignment, Node};
-use lockstep_engine::ids::{Epoch, Rank, Step};
+use lockstep_engine::ids::{Epoch, Step};
 
 use crate::support::*;
 
@@ -71,7 +72,7 @@ fn frames_of_a_member_that_the_group_turns_out_not_to_have_are_dropped() {
 }
 
 #[test]
-fn raising_the_epoch_wakes_every_operation() {
+fn raising_the_epoch_wakes_what_runs() {
     let member = Member::new("real");
     let puppet = Puppet::new("puppet", &member, 1);
     member
@@ -85,32 +86,19 @@ fn raising_the_epoch_wakes_every_operation() {
     partials
         .insert(Node { start: 0, len: 1 }, vec![1.0; len])
         .unwrap();
-    let part = [std::sync::Arc::new(vec![0.5; len])];
-    let superseded = Err(CollectiveError::Superseded {
+    let superseded = CollectiveError::Superseded {
         epoch: Epoch(1),
         by: Epoch(3),
-    });
-    let operations: [&(dyn Fn() -> Result<(), CollectiveError> + Sync); 4] = [
-        &|| reduce(&member, 1, &fresh, &partials).map(|_| ()),
-        &|| member.endpoint.send_state(Rank(1), Step(1), &part),
-        &|| member.endpoint.receive_state(Rank(1), Step(1), &mut [vec![0.0]]),
-        &|| member.endpoint.receive_state(Rank(1), Step(2), &mut [vec![0.0]]),
-    ];
+    };
     let handle = member.endpoint.handle();
     thread::scope(|scope| {
-        let first = scope.spawn(operations[0]);
+        let running = scope.spawn(|| reduce(&member, 1, &fresh, &partials));
         assert!(handle.wait_until(LONG, |stats| stats.sent_frames > 0));
-        let running =
-            std::iter::once(first).chain(operations[1..].iter().map(|operation| scope.spawn(operation)));
-        let running: Vec<_> = running.collect();
         handle.raise(Epoch(3));
-        for operation in running {
-            assert_eq!(operation.join().unwrap(), superseded);
-        }
+        assert_eq!(running.join().unwrap(), Err(superseded.clone()));
     });
-    for operation in operations {
-        assert_eq!(operation(), superseded);
-    }
+    assert_eq!(reduce(&member, 2, &fresh, &partials), Err(superseded.clone()));
+    assert_eq!(member.endpoint.flush(), Err(superseded));
     let too_old = member.endpoint.enter(group(2, 0, &[member.peer()]));
     assert_eq!(
         too_old,
@@ -144,6 +132,10 @@ fn groups_that_make_no_sense_are_refused() {
     for (bad, words) in [
         (group(1, 0, &[]), "rank 0 in a group of 0"),
         (group(1, 1, std::slice::from_ref(&me)), "rank 1 in a group of 1"),
+        (
+            group(1, 0, &vec![me.clone(); MAX_MEMBERS + 1]),
+            "1025 members where at most 1024 are allowed",
+        ),
         (
             group(1, 0, &[other.clone(), me.clone()]),
             "rank 0 is `other`, not `real`",

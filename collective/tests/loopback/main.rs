@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod exactness;
+mod feed;
 mod fencing;
 mod loss;
+mod renewal;
 mod steady;
 mod strangers;
 mod support;
-mod transfer;

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use lockstep_collective::frame::{HEADER_BYTES, Header, Hello, Kind};
+use lockstep_collective::frame::{HEADER_BYTES, Header, Kind};
+use lockstep_collective::greeting::Hello;
 use lockstep_collective::{CollectiveError, Endpoint, Group, Options, Partials, Peer, PeerLost};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Rank, Step};

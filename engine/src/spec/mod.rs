@@ -4,15 +4,18 @@
 
 mod model;
 mod reader;
+mod target;
 
 pub use model::{ModelSpec, Preset, presets};
 pub use reader::{SpecError, nearest};
+pub use target::{InvalidTarget, Target};
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::geometry::Geometry;
 use crate::ids::JobId;
+use crate::job::BadStep;
 use reader::Reader;
 
 /// A validated job spec.
@@ -36,6 +39,8 @@ pub struct Spec {
     pub checkpoint: CheckpointSpec,
     /// `[elastic]`
     pub elastic: ElasticSpec,
+    /// `[guard]`
+    pub guard: GuardSpec,
 }
 
 /// `[job]`: what it is called.
@@ -120,13 +125,20 @@ pub struct ScheduleSpec {
     pub decay_fraction: f64,
 }
 
-/// `[checkpoint]`: when the state is written.
+/// `[checkpoint]`: when the state is written, which of them stay, and where copies go.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct CheckpointSpec {
     /// Every so many steps, and at the end; 0 means only at the end.
     pub every: u64,
     /// Checkpoints kept, newest first; 0 keeps all.
     pub keep: u64,
+    /// Beside those, each whose step is a multiple of this; 0 for none.
+    pub keep_every: u64,
+    /// Beside those, so many with the fewest validation bits per byte; 0 for none.
+    pub keep_best: u64,
+    /// Where each is copied to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 /// `[elastic]`: how many workers, and when one is given up.
@@ -136,8 +148,14 @@ pub struct ElasticSpec {
     pub min_workers: u32,
     /// No more than this take part.
     pub max_workers: u32,
+    /// So many beyond them follow along with the current state, to step in at once.
+    pub spares: u32,
+    /// Each worker says so often that it is alive.
+    pub heartbeat_ms: u64,
     /// A worker silent for so long is given up. A closed connection is noticed at once, without it.
     pub lease_ms: u64,
+    /// The data plane gives up on a member that is alive but sends nothing for so long.
+    pub silence_ms: u64,
 }
 
 impl ElasticSpec {
@@ -146,6 +164,29 @@ impl ElasticSpec {
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
     }
+
+    /// The time between heartbeats.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// How long the data plane waits for a member that is alive.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(self.silence_ms)
+    }
+}
+
+/// `[guard]`: steps that would do harm, and corruption.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct GuardSpec {
+    /// What to do about a step whose loss or gradient is not finite, or whose loss is a spike.
+    pub bad_step: BadStep,
+    /// A loss above so many times the median of the last 32 good steps is a spike; 0: never.
+    pub spike_factor: f64,
+    /// Members compare digests of their weights every so many steps; 0: never.
+    pub compare_weights_every: u64,
 }
 
 impl Spec {
@@ -191,11 +232,34 @@ impl Spec {
         s.finish(r);
 
         let mut s = r.section(root, "elastic");
+        let lease_ms = s.integer(r, "lease_ms", 100..=3_600_000).unwrap_or(2_000);
         let elastic = ElasticSpec {
             min_workers: s.integer(r, "min_workers", 1..=4096).unwrap_or(1) as u32,
             max_workers: s.integer(r, "max_workers", 1..=4096).unwrap_or(4) as u32,
-            lease_ms: s.integer(r, "lease_ms", 100..=3_600_000).unwrap_or(5_000),
+            spares: s.integer(r, "spares", 0..=4096).unwrap_or(0) as u32,
+            heartbeat_ms: s.integer(r, "heartbeat_ms", 10..=900_000).unwrap_or(lease_ms / 8),
+            lease_ms,
+            silence_ms: s
+                .integer(r, "silence_ms", 1_000..=86_400_000)
+                .unwrap_or(600_000.max(lease_ms * 10)),
         };
+        let ElasticSpec {
+            heartbeat_ms,
+            silence_ms,
+            ..
+        } = elastic;
+        if heartbeat_ms > lease_ms / 4 {
+            r.reject(format!(
+                "elastic.heartbeat_ms = {heartbeat_ms}: must be at most a quarter of lease_ms = {lease_ms}, so that a \
+                 lost beat ends nobody's lease"
+            ));
+        }
+        if silence_ms < lease_ms * 2 {
+            r.reject(format!(
+                "elastic.silence_ms = {silence_ms}: must be at least twice lease_ms = {lease_ms}: a dead member is the \
+                 coordinator's to find"
+            ));
+        }
         let (min, max) = (elastic.min_workers, elastic.max_workers);
         if min > max {
             r.reject(format!(
@@ -270,7 +334,41 @@ impl Spec {
         let checkpoint = CheckpointSpec {
             every: s.integer(r, "every", 0..=1_000_000_000).unwrap_or(100),
             keep: s.integer(r, "keep", 0..=1_000_000).unwrap_or(3),
+            keep_every: s.integer(r, "keep_every", 0..=1_000_000_000).unwrap_or(0),
+            keep_best: s.integer(r, "keep_best", 0..=1_000_000).unwrap_or(0),
+            target: s.text(r, "target", Target::EXPECTED, |text| text.parse().ok()),
         };
+        let (every, multiple) = (checkpoint.every, checkpoint.keep_every);
+        if multiple > 0 && (every == 0 || !multiple.is_multiple_of(every)) {
+            r.reject(format!(
+                "checkpoint.keep_every = {multiple}: must be 0 or a multiple of every = {every}, as only those \
+                 steps have checkpoints"
+            ));
+        }
+        s.finish(r);
+
+        let mut s = r.section(root, "guard");
+        let bad_step = |text: &str| match text {
+            "stop" => Some(BadStep::Stop),
+            "skip" => Some(BadStep::Skip),
+            "rollback" => Some(BadStep::Rollback),
+            _ => None,
+        };
+        let guard = GuardSpec {
+            bad_step: s
+                .text(r, "bad_step", "one of stop, skip, rollback", bad_step)
+                .unwrap_or(BadStep::Stop),
+            spike_factor: s.number(r, "spike_factor", 0.0..=1e6).unwrap_or(0.0),
+            compare_weights_every: s
+                .integer(r, "compare_weights_every", 0..=1_000_000_000)
+                .unwrap_or(100),
+        };
+        if guard.spike_factor > 0.0 && guard.spike_factor <= 1.0 {
+            r.reject(format!(
+                "guard.spike_factor = {}: must be 0, for never, or above 1",
+                guard.spike_factor
+            ));
+        }
         s.finish(r);
 
         reader.finish(root)?;
@@ -284,6 +382,7 @@ impl Spec {
             schedule,
             checkpoint,
             elastic,
+            guard,
         })
     }
 
@@ -326,6 +425,15 @@ impl Spec {
             batch: &'a BatchSpec,
             optim: &'a OptimSpec,
             schedule: &'a ScheduleSpec,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            guard: Option<Guarded>,
+        }
+        /// A policy that ends the job decides no bits.
+        #[derive(serde::Serialize)]
+        struct Guarded {
+            bad_step: BadStep,
+            spike_factor: f64,
+            back_to_every: u64,
         }
         let Self {
             model,
@@ -333,14 +441,24 @@ impl Spec {
             batch,
             optim,
             schedule,
+            guard,
             ..
         } = self;
+        let guard = (guard.bad_step != BadStep::Stop).then(|| Guarded {
+            bad_step: guard.bad_step,
+            spike_factor: guard.spike_factor,
+            back_to_every: match guard.bad_step {
+                BadStep::Rollback => self.checkpoint.every,
+                BadStep::Stop | BadStep::Skip => 0,
+            },
+        });
         let text = toml::to_string(&Numerics {
             model,
             train,
             batch,
             optim,
             schedule,
+            guard,
         })
         .map_err(|error| SpecError {
             problems: vec![format!("digest the spec: {error}")],

@@ -144,6 +144,70 @@ fn all_problems_are_told_at_once_and_rules_between_fields_hold() {
 }
 
 #[test]
+fn checkpoints_say_what_stays_and_where_copies_go() {
+    let with = |fields: &str| format!("{SMALLEST}[checkpoint]\n{fields}\n");
+    let source =
+        with("every = 10\nkeep = 2\nkeep_every = 50\nkeep_best = 1\ntarget = \"s3://bucket/runs/first\"");
+    let spec = Spec::parse(&source).unwrap();
+    let target = Target::S3 {
+        bucket: "bucket".to_owned(),
+        prefix: "runs/first".to_owned(),
+    };
+    let expected = CheckpointSpec {
+        every: 10,
+        keep: 2,
+        keep_every: 50,
+        keep_best: 1,
+        target: Some(target),
+    };
+    assert_eq!(spec.checkpoint, expected);
+    assert_eq!(Spec::parse(&spec.to_toml().unwrap()).unwrap(), spec);
+    let base = Spec::parse(SMALLEST).unwrap();
+    assert_eq!(
+        (base.checkpoint.keep_every, base.checkpoint.target.as_ref()),
+        (0, None)
+    );
+    assert_eq!(spec.numerics_digest().unwrap(), base.numerics_digest().unwrap());
+
+    for (fields, expected) in [
+        (
+            "keep_every = -1",
+            "line 18: checkpoint.keep_every = -1: must be a whole number from 0 to 1000000000",
+        ),
+        (
+            "keep_best = 1000001",
+            "line 18: checkpoint.keep_best = 1000001: must be a whole number from 0 to 1000000",
+        ),
+        (
+            "target = \"copies\"",
+            "line 18: checkpoint.target = \"copies\": must be `file:///` and the absolute path of a folder, or \
+             `s3://bucket/prefix`",
+        ),
+        (
+            "target = 3",
+            "line 18: checkpoint.target = 3: must be `file:///` and the absolute path of a folder, or \
+             `s3://bucket/prefix`",
+        ),
+        (
+            "targt = \"file:///a\"",
+            "line 18: unknown field of [checkpoint] `targt`: did you mean `target`?",
+        ),
+        (
+            "every = 20\nkeep_every = 50",
+            "checkpoint.keep_every = 50: must be 0 or a multiple of every = 20, as only those steps have \
+             checkpoints",
+        ),
+        (
+            "every = 0\nkeep_every = 50",
+            "checkpoint.keep_every = 50: must be 0 or a multiple of every = 0, as only those steps have \
+             checkpoints",
+        ),
+    ] {
+        assert_eq!(problems(&with(fields)), [expected]);
+    }
+}
+
+#[test]
 fn the_digest_follows_what_decides_the_bits_and_nothing_else() {
     let digest = |source: &str| Spec::parse(source).unwrap().numerics_digest().unwrap();
     let base = digest(SMALLEST);

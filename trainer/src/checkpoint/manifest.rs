@@ -1,5 +1,7 @@
 //! What a checkpoint says of itself.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 
@@ -7,11 +9,11 @@ use lockstep_engine::ids::Step;
 use serde::{Deserialize, Serialize};
 
 use super::Corruption;
-use crate::error::{Result, TrainerError};
+use crate::error::{Result, StorageContext, TrainerError};
 use crate::layout::Layout;
 
 /// `manifest.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Of the format.
     pub version: u64,
@@ -33,7 +35,7 @@ pub struct Manifest {
 }
 
 /// What the run knows and the state does not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// The next position in the sample order.
     pub cursor: u64,
@@ -46,6 +48,32 @@ pub struct About {
     /// Step of the checkpoint before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Step>,
+    /// How well the held-out text was predicted, if it was scored at this step; kept to a millionth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_bits_per_byte: Option<f64>,
+}
+
+impl About {
+    /// With the score as a manifest keeps it: finite, and of few enough digits that JSON gives back the same.
+    pub(super) fn rounded(&self) -> Self {
+        let score = self.validation_bits_per_byte;
+        Self {
+            validation_bits_per_byte: score
+                .filter(|score| score.is_finite())
+                .map(|score| (score * 1e6).round() / 1e6),
+            ..self.clone()
+        }
+    }
+
+    /// Whether both stand at the same place of the same run. What came before and the score are no part of that.
+    pub(super) fn is_same_place(&self, other: &Self) -> bool {
+        let place = |about: &Self| Self {
+            parent: None,
+            validation_bits_per_byte: None,
+            ..about.clone()
+        };
+        place(self) == place(other)
+    }
 }
 
 /// A parameter's name and shape.
@@ -70,7 +98,36 @@ pub struct Shard {
     pub digest: String,
 }
 
+impl Shard {
+    /// Checks that the file is in `folder` and of the right size.
+    pub(super) fn check_size(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(&self.file);
+        let file = || self.file.clone();
+        let corruption = match fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Corruption::Missing { file: file() },
+            metadata => match metadata.at("read", &path)?.len() {
+                found if found == self.bytes => return Ok(()),
+                found => Corruption::Size {
+                    file: file(),
+                    found,
+                    expected: self.bytes,
+                },
+            },
+        };
+        Err(TrainerError::Corrupt {
+            path: folder.to_owned(),
+            corruption,
+        })
+    }
+}
+
 impl Manifest {
+    /// Bytes of all files but the manifest.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.bytes).sum()
+    }
+
     /// The digest that belongs into [`Manifest::digest`].
     pub(super) fn own_digest(&self) -> String {
         let blank = Self {

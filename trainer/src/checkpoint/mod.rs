@@ -5,19 +5,40 @@
 //! the manifest last, and renamed; a reader never sees half of one. Any number of shards loads into any number
 //! of workers.
 //!
+//! Nobody waits for one: each of the `k` members of an epoch copies its part of the state ([`Piece::of`]), trains on,
+//! and has it written by a thread of its own ([`Background`], [`Attempt::write`]); when all have reported, one
+//! member makes a checkpoint of it ([`Attempt::seal`]), prunes, and copies it elsewhere ([`Mirror`]). A crash at any
+//! point leaves every other checkpoint as it was, and a temporary folder that a later one removes.
+//!
 //! | module | what |
 //! |---|---|
 //! | `manifest` | what a checkpoint says of itself |
-//! | `writer` | writing one |
-//! | `reader` | listing, verifying, loading, pruning |
+//! | `piece` | one member's part of the state |
+//! | `tree` | the digest of all weights from those of the parts |
+//! | `attempt` | writing shards, and sealing them |
+//! | `temporary` | the names that readers pass over |
+//! | `reader` | listing, verifying, loading |
+//! | `retention` | which ones stay |
+//! | `mirror` | copies at a target, there and back |
+//! | `background` | the thread that does all that |
 
+mod attempt;
+mod background;
 mod manifest;
+mod mirror;
+mod piece;
 mod reader;
-mod writer;
+mod retention;
+mod temporary;
+mod tree;
 
+pub use attempt::{Attempt, Report, write};
+pub use background::{Background, Done, Job, Refused};
 pub use manifest::{About, Manifest, NamedShape, Shard};
-pub use reader::{Checkpoint, Found, Skipped, list, load, newest_valid, prune, verify};
-pub use writer::{Writer, write};
+pub use mirror::{Failed, Fetched, Mirror, Mirrored, fetch};
+pub use piece::{Piece, part};
+pub use reader::{Checkpoint, Found, Skipped, list, load, newest_valid, read_manifest, verify};
+pub use retention::{Policy, prune, retained};
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +48,6 @@ use lockstep_engine::ids::Step;
 pub const VERSION: u64 = 1;
 
 const MANIFEST: &str = "manifest.json";
-const TEMPORARY: &str = ".tmp-step-";
 
 /// How a checkpoint is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +91,11 @@ pub enum Corruption {
 /// The folder of a step's checkpoint.
 #[must_use]
 pub fn folder(dir: &Path, step: Step) -> PathBuf {
-    dir.join(format!("step-{:08}", step.0))
+    dir.join(folder_name(step))
+}
+
+fn folder_name(step: Step) -> String {
+    format!("step-{:08}", step.0)
 }
 
 /// The step that a folder's name says.

@@ -1,15 +1,14 @@
-//! Listing, verifying, loading and pruning checkpoints.
+//! Listing, verifying and loading checkpoints.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use lockstep_engine::ids::Step;
 use safetensors::SafeTensors;
 
-use super::{Corruption, MANIFEST, Manifest, Shard, TEMPORARY, VERSION, step_of};
+use super::{Corruption, MANIFEST, Manifest, Shard, VERSION, step_of};
 use crate::error::{Result, StorageContext, TrainerError};
-use crate::files;
 use crate::state::{State, from_little_endian};
 
 /// A checkpoint in memory.
@@ -69,7 +68,7 @@ pub fn verify(path: &Path) -> Result<Manifest> {
     let manifest = read_manifest(path)?;
     for shard in &manifest.shards {
         let file = path.join(&shard.file);
-        check_size(path, shard)?;
+        shard.check_size(path)?;
         let mut hasher = blake3::Hasher::new();
         File::open(&file)
             .and_then(|file| hasher.update_reader(file).map(|_| ()))
@@ -93,7 +92,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         second: empty(),
     };
     for shard in &manifest.shards {
-        check_size(path, shard)?;
+        shard.check_size(path)?;
         let file = path.join(&shard.file);
         let bytes = fs::read(&file).at("read", &file)?;
         check_digest(path, &shard.file, &blake3::hash(&bytes).to_hex(), &shard.digest)?;
@@ -131,64 +130,32 @@ pub fn newest_valid(dir: &Path) -> Result<(Option<Found>, Vec<Skipped>)> {
     Ok((None, skipped))
 }
 
-/// Deletes all but the newest `keep` checkpoints of `dir` (0 keeps all) and returns the steps deleted.
-///
-/// Only checkpoints whose manifest and file sizes are right count as kept, so that broken ones never push out
-/// the last good one; a broken one goes when it is older than the oldest kept.
-///
-/// # Errors
-/// [`TrainerError::Storage`].
-pub fn prune(dir: &Path, keep: u64) -> Result<Vec<Step>> {
-    let mut deleted = Vec::new();
-    if keep == 0 {
-        return Ok(deleted);
-    }
-    let mut kept = 0;
-    for (step, path) in list(dir)?.into_iter().rev() {
-        if kept < keep {
-            kept += u64::from(looks_whole(&path));
-            continue;
-        }
-        // Renamed first: a crash must not leave half of it under its name.
-        let doomed = dir.join(format!("{TEMPORARY}{:08}-pruned", step.0));
-        files::remove(&doomed)?;
-        fs::rename(&path, &doomed).at("remove", &path)?;
-        files::remove(&doomed)?;
-        deleted.push(step);
-    }
-    Ok(deleted)
-}
-
-fn looks_whole(path: &Path) -> bool {
-    read_manifest(path).is_ok_and(|manifest| {
-        manifest
-            .shards
-            .iter()
-            .all(|shard| check_size(path, shard).is_ok())
-    })
-}
-
-fn corrupt(path: &Path, corruption: Corruption) -> TrainerError {
+pub(super) fn corrupt(path: &Path, corruption: Corruption) -> TrainerError {
     TrainerError::Corrupt {
         path: path.to_owned(),
         corruption,
     }
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest> {
+/// The manifest of the checkpoint in the folder `path`, checked against its own digest alone.
+///
+/// # Errors
+/// [`TrainerError::Corrupt`], [`TrainerError::Version`], [`TrainerError::Storage`].
+pub fn read_manifest(path: &Path) -> Result<Manifest> {
     let file = path.join(MANIFEST);
-    let mut text = Vec::new();
-    match File::open(&file).and_then(|mut f| f.read_to_end(&mut text)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(corrupt(
-                path,
-                Corruption::Missing {
-                    file: MANIFEST.to_owned(),
-                },
-            ));
-        }
-        read => read.at("read", &file)?,
-    };
+    match fs::read(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(corrupt(
+            path,
+            Corruption::Missing {
+                file: MANIFEST.to_owned(),
+            },
+        )),
+        text => parse_manifest(path, &text.at("read", &file)?),
+    }
+}
+
+/// As [`read_manifest`], of its `text`; `path` is for errors.
+pub(super) fn parse_manifest(path: &Path, text: &[u8]) -> Result<Manifest> {
     let malformed = |error: serde_json::Error| {
         corrupt(
             path,
@@ -198,7 +165,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
             },
         )
     };
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(malformed)?;
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(malformed)?;
     // The version first: another format need not have this one's fields.
     match value.get("version").and_then(serde_json::Value::as_u64) {
         Some(found) if found != VERSION => {
@@ -218,33 +185,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-fn check_size(path: &Path, shard: &Shard) -> Result<()> {
-    let file = path.join(&shard.file);
-    let found = match fs::metadata(&file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(corrupt(
-                path,
-                Corruption::Missing {
-                    file: shard.file.clone(),
-                },
-            ));
-        }
-        metadata => metadata.at("read", &file)?.len(),
-    };
-    if found == shard.bytes {
-        return Ok(());
-    }
-    Err(corrupt(
-        path,
-        Corruption::Size {
-            file: shard.file.clone(),
-            found,
-            expected: shard.bytes,
-        },
-    ))
-}
-
-fn check_digest(path: &Path, file: &str, found: &str, expected: &str) -> Result<()> {
+pub(super) fn check_digest(path: &Path, file: &str, found: &str, expected: &str) -> Result<()> {
     if found == expected {
         return Ok(());
     }

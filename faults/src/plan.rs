@@ -1,0 +1,252 @@
+//! What the environment variable says: which point, whose, and what happens there.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A place that a process passes and where a fault can be made to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Point {
+    /// A worker has computed its lanes and is about to send the first partial.
+    BeforeSend,
+    /// A worker's partials are sent, the reduction is under way.
+    DuringReduce,
+    /// A worker holds the reduced gradient and is about to report its digest.
+    BeforeVerdict,
+    /// A worker knows that the step is committed and is about to apply it.
+    AfterCommit,
+    /// A worker has written a checkpoint and is about to rename it into place.
+    BeforeRename,
+    /// A newcomer is about to receive the state.
+    DuringJoin,
+    /// A donor is about to send the state.
+    DuringDonation,
+    /// The coordinator has decided on a commit and told nobody.
+    LeaderBeforeCommit,
+    /// The coordinator has told the members of a commit.
+    LeaderAfterCommit,
+}
+
+impl Point {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::BeforeSend,
+        Self::DuringReduce,
+        Self::BeforeVerdict,
+        Self::AfterCommit,
+        Self::BeforeRename,
+        Self::DuringJoin,
+        Self::DuringDonation,
+        Self::LeaderBeforeCommit,
+        Self::LeaderAfterCommit,
+    ];
+
+    /// As it is written in the variable.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BeforeSend => "before-send",
+            Self::DuringReduce => "during-reduce",
+            Self::BeforeVerdict => "before-verdict",
+            Self::AfterCommit => "after-commit",
+            Self::BeforeRename => "before-rename",
+            Self::DuringJoin => "during-join",
+            Self::DuringDonation => "during-donation",
+            Self::LeaderBeforeCommit => "leader-before-commit",
+            Self::LeaderAfterCommit => "leader-after-commit",
+        }
+    }
+}
+
+/// What happens at the point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// SIGKILL to this process.
+    Kill,
+    /// SIGSTOP to this process; somebody else sends SIGCONT.
+    Stop,
+    /// The thread waits until a file beside the marker, with `.go` behind its name, exists; at most 30 s.
+    Hold,
+    /// The next frame of the data plane is sent with a flipped bit behind its checksum's back.
+    Corrupt,
+    /// The process ends with status 1.
+    Exit,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Kill, Self::Stop, Self::Hold, Self::Corrupt, Self::Exit];
+
+    /// As it is written in the variable.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Hold => "hold",
+            Self::Corrupt => "corrupt",
+            Self::Exit => "exit",
+        }
+    }
+}
+
+/// A fault: `point=…;do=…;once=MARKER` and, to narrow it down, `step=…`, `who=…` and `after=POINT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where.
+    pub point: Point,
+    /// What.
+    pub action: Action,
+    /// The file that whoever has the fault creates first. While it exists nobody else has it: not another process
+    /// under the same variable, and not the one that is started in place of the dead.
+    pub once: PathBuf,
+    /// Only at this step; by default at the first.
+    pub step: Option<u64>,
+    /// Only in this process: `NODE/SLOT` of a rank, or `coordinator`; by default in whichever is first.
+    pub who: Option<String>,
+    /// Only once this process has passed that point.
+    pub after: Option<Point>,
+}
+
+/// A value that is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("LOCKSTEP_FAULT, `{part}`: {problem}; unset it, or see docs/faults.md")]
+pub struct Malformed {
+    /// The part that cannot be read.
+    pub part: String,
+    /// Why.
+    pub problem: String,
+}
+
+impl FromStr for Plan {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let (mut point, mut action, mut once) = (None, None, None);
+        let (mut step, mut who, mut after) = (None, None, None);
+        for part in text.split(';') {
+            let malformed = |problem: String| Malformed {
+                part: part.to_owned(),
+                problem,
+            };
+            let (key, value) = part
+                .split_once('=')
+                .ok_or_else(|| malformed("not KEY=VALUE".to_owned()))?;
+            let repeated = match key {
+                "point" => point
+                    .replace(one_of(value, Point::ALL, Point::name).map_err(malformed)?)
+                    .is_some(),
+                "after" => after
+                    .replace(one_of(value, Point::ALL, Point::name).map_err(malformed)?)
+                    .is_some(),
+                "do" => action
+                    .replace(one_of(value, Action::ALL, Action::name).map_err(malformed)?)
+                    .is_some(),
+                "once" if value.starts_with('/') => once.replace(PathBuf::from(value)).is_some(),
+                "once" => return Err(malformed("must be an absolute path".to_owned())),
+                "step" => {
+                    let number = value
+                        .parse()
+                        .map_err(|_| malformed("must be a step, a whole number".to_owned()))?;
+                    step.replace(number).is_some()
+                }
+                "who" => who.replace(value.to_owned()).is_some(),
+                _ => {
+                    return Err(malformed(
+                        "the keys are point, do, once, step, who and after".to_owned(),
+                    ));
+                }
+            };
+            if repeated {
+                return Err(malformed(format!("`{key}` is given twice")));
+            }
+        }
+        let missing = |key: &str| Malformed {
+            part: text.to_owned(),
+            problem: format!("`{key}` is missing"),
+        };
+        Ok(Self {
+            point: point.ok_or_else(|| missing("point"))?,
+            action: action.ok_or_else(|| missing("do"))?,
+            once: once.ok_or_else(|| missing("once"))?,
+            step,
+            who,
+            after,
+        })
+    }
+}
+
+fn one_of<T: Copy, const N: usize>(
+    value: &str,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> Result<T, String> {
+    let found = all.into_iter().find(|&one| name(one) == value);
+    found.ok_or_else(|| format!("must be one of {}", all.map(name).join(", ")))
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (point, action, once) = (self.point.name(), self.action.name(), self.once.display());
+        write!(f, "point={point};do={action};once={once}")?;
+        if let Some(step) = self.step {
+            write!(f, ";step={step}")?;
+        }
+        if let Some(who) = &self.who {
+            write!(f, ";who={who}")?;
+        }
+        match self.after {
+            Some(after) => write!(f, ";after={}", after.name()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_survives_the_variable() {
+        for point in Point::ALL {
+            for action in Action::ALL {
+                for (step, who, after) in [
+                    (None, None, None),
+                    (Some(7), Some("beta/0".to_owned()), Some(Point::DuringDonation)),
+                ] {
+                    let once = "/tmp/marker".into();
+                    let plan = Plan {
+                        point,
+                        action,
+                        once,
+                        step,
+                        who,
+                        after,
+                    };
+                    assert_eq!(plan.to_string().parse(), Ok(plan));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        for (text, expected) in [
+            ("", "not KEY=VALUE"),
+            ("point=nowhere", "must be one of before-send, during-reduce"),
+            ("point=before-send;do=panic", "must be one of kill, stop, hold"),
+            ("point=before-send;do=kill", "`once` is missing"),
+            ("do=kill;once=/m", "`point` is missing"),
+            ("point=before-send;once=/m", "`do` is missing"),
+            ("once=m", "an absolute path"),
+            ("step=-1", "a whole number"),
+            ("do=kill;do=stop", "given twice"),
+            ("colour=red", "the keys are"),
+        ] {
+            let error = text.parse::<Plan>().unwrap_err().to_string();
+            assert!(
+                error.contains(expected) && error.contains("docs/faults.md"),
+                "{text}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A rank's checkpoints: its part of each is written while training goes on, and one rank seals.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lockstep_engine::ids::{Epoch, Step};
+use lockstep_engine::rank::Snapshot;
+use lockstep_engine::spec::{Spec, Target};
+use lockstep_trainer::checkpoint::{self, About, Attempt, Background, Done, Job, Piece, Policy, Report};
+use lockstep_trainer::{Layout, State, TrainerError};
+
+/// What the writing threads did.
+#[derive(Clone, Debug)]
+pub(crate) enum Written {
+    /// This rank's part is on disk.
+    Shard { snapshot: Snapshot, record: String },
+    /// A checkpoint is complete.
+    Sealed { step: Step, weights: String },
+    /// A part or a manifest could not be written.
+    Failed { step: Step, reason: String },
+}
+
+/// What the coordinator carries from each writer to the one that seals.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Record {
+    report: Report,
+    /// Bits per byte of the held-out text, from the one that found it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    score: Option<f64>,
+}
+
+pub(crate) struct Checkpoints {
+    folder: PathBuf,
+    about: About,
+    layout: Arc<Layout>,
+    policy: Policy,
+    target: Option<Target>,
+    samples_per_step: u64,
+    writer: Background,
+    /// What was handed to the writer, so that its answer can be told by part.
+    asked: Arc<Asked>,
+    told: Told,
+}
+
+/// Who hears of what was written.
+pub(crate) type Told = Arc<dyn Fn(Written) + Send + Sync>;
+
+impl Checkpoints {
+    /// Starts the threads; `told` hears of what they did.
+    pub(crate) fn start(
+        spec: &Spec,
+        folder: PathBuf,
+        about: About,
+        layout: &Layout,
+        told: Told,
+    ) -> std::io::Result<Self> {
+        let target = spec.checkpoint.target.clone();
+        let policy = Policy::from(&spec.checkpoint);
+        let copier = match &target {
+            // It may take long, and so has a thread of its own.
+            Some(_) => Some(Background::start("checkpoint-copy", warn_of_copies)?),
+            None => None,
+        };
+        let asked: Arc<Asked> = Arc::default();
+        let (of, tell) = (asked.clone(), told.clone());
+        let copy = copier.zip(target.clone());
+        let dir = folder.clone();
+        let done = move |done| match done {
+            Done::Wrote { attempt, result } => {
+                let Some((snapshot, score)) = take(&of, &attempt) else {
+                    return;
+                };
+                tell(match result.and_then(|report| record(report, score)) {
+                    Ok(record) => Written::Shard { snapshot, record },
+                    Err(error) => failed(snapshot.step, &error),
+                });
+            }
+            Done::Sealed { attempt, result } => {
+                let step = attempt.step();
+                let sealed = result.and_then(|path| checkpoint::read_manifest(&path));
+                tell(match sealed {
+                    Ok(manifest) => Written::Sealed {
+                        step,
+                        weights: manifest.weights_digest,
+                    },
+                    Err(error) => failed(step, &error),
+                });
+                if let Some((copier, target)) = &copy {
+                    let (dir, target) = (dir.clone(), target.clone());
+                    if let Err(refused) = copier.submit(Job::Mirror { dir, target, policy }) {
+                        tracing::warn!("the checkpoint of step {step} is not copied now: {refused}");
+                    }
+                }
+            }
+            Done::Pruned { result } => match result {
+                Ok(steps) if !steps.is_empty() => {
+                    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                    tracing::info!("removed the checkpoints of steps {}", steps.join(", "));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!("old checkpoints stay: {error}"),
+            },
+            Done::Mirrored { result } => warn_of_copies(Done::Mirrored { result }),
+        };
+        Ok(Self {
+            writer: Background::start("checkpoint-write", done)?,
+            folder,
+            about,
+            layout: Arc::new(layout.clone()),
+            policy,
+            target,
+            samples_per_step: spec.samples_per_step(),
+            asked,
+            told,
+        })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Copies this rank's part of `state` and has it written. Does not wait for that.
+    pub(crate) fn write(
+        &self,
+        state: &State,
+        snapshot: Snapshot,
+        score: Option<f64>,
+    ) -> Result<(), TrainerError> {
+        let piece = Piece::of(state, snapshot.shard as usize, snapshot.of as usize)?;
+        let attempt = self.attempt(snapshot.step, snapshot.epoch);
+        lock(&self.asked).push((snapshot, score));
+        if let Err(refused) = self.writer.submit(Job::Write { attempt, piece }) {
+            lock(&self.asked).retain(|(of, _)| *of != snapshot);
+            let (step, reason) = (snapshot.step, refused.to_string());
+            (self.told)(Written::Failed { step, reason });
+        }
+        Ok(())
+    }
+
+    /// Makes a checkpoint of what all members wrote, deletes what is not to be kept, and copies it if there is a target.
+    pub(crate) fn seal(&self, step: Step, epoch: Epoch, records: &[String]) -> Result<(), String> {
+        let records: Vec<Record> = records
+            .iter()
+            .map(|record| {
+                serde_json::from_str(record).map_err(|error| format!("read the parts' records: {error}"))
+            })
+            .collect::<Result<_, _>>()?;
+        let before = checkpoint::list(&self.folder).map_err(|error| error.to_string())?;
+        let about = About {
+            cursor: step.0 * self.samples_per_step,
+            parent: before.iter().map(|(of, _)| *of).filter(|of| *of < step).max(),
+            validation_bits_per_byte: records.iter().find_map(|record| record.score),
+            ..self.about.clone()
+        };
+        let seal = Job::Seal {
+            attempt: self.attempt(step, epoch),
+            reports: records.into_iter().map(|record| record.report).collect(),
+            layout: self.layout.clone(),
+            about,
+        };
+        let (dir, policy) = (self.folder.clone(), self.policy);
+        self.writer
+            .submit(seal)
+            .and_then(|()| self.writer.submit(Job::Prune { dir, policy }))
+            .map_err(|refused| refused.to_string())
+    }
+
+    /// Looks for this run's checkpoints: the steps of those that verify. Others are named in the log; one that verifies
+    /// but is of another run is an error, as the folder is not this run's. Where there are none, a copy is fetched.
+    pub(crate) fn scout(&self) -> Result<Vec<Step>, String> {
+        if let Some(target) = &self.target {
+            let fetched = checkpoint::fetch(target, &self.folder).map_err(|error| error.to_string())?;
+            if let Some(found) = fetched.found {
+                tracing::info!(
+                    "brought the checkpoint of step {} from {target}",
+                    found.manifest.step
+                );
+            }
+        }
+        let mut steps = Vec::new();
+        for (step, path) in checkpoint::list(&self.folder).map_err(|error| error.to_string())? {
+            match checkpoint::verify(&path) {
+                Ok(manifest) => {
+                    manifest
+                        .check_run(&path, &self.layout, &self.about)
+                        .map_err(|error| error.to_string())?;
+                    steps.push(step);
+                }
+                Err(error) => tracing::warn!("skipped: {error}"),
+            }
+        }
+        Ok(steps)
+    }
+
+    fn attempt(&self, step: Step, epoch: Epoch) -> Attempt {
+        Attempt::new(&self.folder, step, epoch)
+    }
+}
+
+impl std::fmt::Debug for Checkpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoints")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+type Asked = std::sync::Mutex<Vec<(Snapshot, Option<f64>)>>;
+
+fn lock(asked: &Asked) -> std::sync::MutexGuard<'_, Vec<(Snapshot, Option<f64>)>> {
+    asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn take(asked: &Asked, attempt: &Attempt) -> Option<(Snapshot, Option<f64>)> {
+    let mut asked = lock(asked);
+    let index = asked
+        .iter()
+        .position(|(of, _)| (of.step, of.epoch) == (attempt.step(), attempt.epoch()))?;
+    Some(asked.swap_remove(index))
+}
+
+fn record(report: Report, score: Option<f64>) -> Result<String, TrainerError> {
+    serde_json::to_string(&Record { report, score }).map_err(|error| TrainerError::Setting {
+        field: "the record of a part",
+        value: error.to_string(),
+        bound: "what JSON can hold",
+    })
+}
+
+fn failed(step: Step, error: &TrainerError) -> Written {
+    let reason = error.to_string();
+    Written::Failed { step, reason }
+}
+
+fn warn_of_copies(done: Done) {
+    let Done::Mirrored { result } = done else { return };
+    match result {
+        Ok(mirrored) => {
+            for failure in mirrored.failed {
+                let after = if failure.retried {
+                    "it is tried again with the next one"
+                } else {
+                    "it is given up"
+                };
+                tracing::warn!(
+                    "the checkpoint of step {} is not copied: {}; {after}",
+                    failure.step,
+                    failure.reason
+                );
+            }
+        }
+        Err(error) => tracing::warn!("checkpoints are not copied: {error}"),
+    }
+}

@@ -1,0 +1,344 @@
+//! A thread that owns device, data and data plane, and runs one task at a time.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `state` | comes by the state, keeps up with a donor, feeds followers |
+//! | `step` | computes lanes, reduces, applies, finishes |
+
+mod state;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender};
+
+use lockstep_collective::{
+    CollectiveError, Endpoint, Feed, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost,
+};
+use lockstep_data::Dataset;
+use lockstep_engine::geometry::Geometry;
+use lockstep_engine::ids::{Lane, Rank, Step, WorkerId};
+use lockstep_engine::membership::{Member, Membership};
+use lockstep_engine::rank::{Task, TaskEnd};
+use lockstep_engine::spec::Spec;
+use lockstep_trainer::checkpoint::About;
+use lockstep_trainer::{DType, Device, DeviceName, Llama, Schedule, Trainer};
+
+use crate::checkpoints::{Checkpoints, Told};
+use crate::loader::Loader;
+
+/// What the executor is asked for.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A task of the rank machine; its end is told.
+    Task(Task),
+    /// Somebody wants to follow.
+    Feed(FollowRequest),
+    /// The state does not count any more.
+    Forget,
+    /// No more will come.
+    Stop,
+}
+
+/// What a task gave besides its end.
+#[derive(Clone, Debug)]
+pub(crate) enum Gain {
+    /// What the loader gave for each lane of a reduced step.
+    Spans(BTreeMap<Lane, Range<u64>>),
+    /// Digest of the final weights, and from the rank that evaluates: bits per byte, gzip's, bytes.
+    Finished {
+        weights: String,
+        evaluation: Option<(f64, f64, u64)>,
+    },
+}
+
+/// A task's end.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) end: TaskEnd,
+    pub(crate) gain: Option<Gain>,
+}
+
+impl From<TaskEnd> for Ending {
+    fn from(end: TaskEnd) -> Self {
+        Self { end, gain: None }
+    }
+}
+
+/// How a task went wrong.
+enum Failure {
+    Superseded,
+    PeerLost { rank: Rank, reason: String },
+    DonorLost { donor: WorkerId, reason: String },
+    Fatal(String),
+}
+
+impl From<CollectiveError> for Failure {
+    fn from(error: CollectiveError) -> Self {
+        match error {
+            CollectiveError::Superseded { .. } => Self::Superseded,
+            CollectiveError::PeerLost { rank, reason, .. } => Self::PeerLost {
+                rank,
+                reason: reason.to_string(),
+            },
+            // Its lease has not run out, so it lives but hangs: the others go on without it.
+            CollectiveError::TimedOut { after, ref waiting } if !waiting.is_empty() => Self::PeerLost {
+                rank: waiting[0],
+                reason: format!("it sent nothing for {} s", after.as_secs()),
+            },
+            other => Self::Fatal(other.to_string()),
+        }
+    }
+}
+
+impl From<lockstep_trainer::TrainerError> for Failure {
+    fn from(error: lockstep_trainer::TrainerError) -> Self {
+        Self::Fatal(error.to_string())
+    }
+}
+
+impl From<lockstep_data::DataError> for Failure {
+    fn from(error: lockstep_data::DataError) -> Self {
+        Self::Fatal(error.to_string())
+    }
+}
+
+type Outcome = Result<Ending, Failure>;
+
+/// What an executor is made from.
+pub(crate) struct Setup {
+    pub(crate) spec: Spec,
+    pub(crate) out: PathBuf,
+    pub(crate) worker: WorkerId,
+    /// The interface on which the data plane listens.
+    pub(crate) interface: IpAddr,
+    pub(crate) on_peer_lost: Box<dyn Fn(PeerLost) + Send + Sync>,
+    /// Where it is asked for work; requests to follow come this way too.
+    pub(crate) work: Sender<Work>,
+    pub(crate) on_written: Told,
+}
+
+/// The names by which the data plane knows workers: with their incarnation.
+pub(crate) fn identity(worker: &WorkerId) -> String {
+    format!("{worker}#{:032x}", worker.incarnation)
+}
+
+fn peer(member: &Member) -> Peer {
+    Peer {
+        identity: identity(&member.worker),
+        address: member.address,
+    }
+}
+
+/// A number that frames of different jobs do not share.
+fn job_tag(spec: &Spec) -> u64 {
+    let digest = blake3::hash(spec.job.name.as_str().as_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+pub(crate) struct Executor {
+    spec: Spec,
+    geometry: Geometry,
+    device: Device,
+    trainer: Trainer<Llama>,
+    loader: Loader,
+    endpoint: Endpoint,
+    checkpoints: Arc<Checkpoints>,
+    buckets: Vec<Range<usize>>,
+    worker: WorkerId,
+    membership: Option<Membership>,
+    partials: Partials,
+    spans: BTreeMap<Lane, Range<u64>>,
+    /// The reduced gradient; its last element is the sum of the microbatches' losses.
+    reduced: Vec<f32>,
+    /// The step that was applied with it, if it is the last one; and whether it was thrown away.
+    last: Option<(Step, bool)>,
+    /// Whether there is a state that counts; and whether it is about to be forgotten, as is told to other threads.
+    holds: bool,
+    void: Arc<AtomicBool>,
+    /// The step of the last snapshot: whether its state was right shows in the next step.
+    copied: Option<Step>,
+    /// Whom it keeps up with.
+    following: Option<Following>,
+    /// Those who keep up with it, and those who wait until it holds the state that they need.
+    feeds: Vec<Feed>,
+    waiting: Vec<FollowRequest>,
+}
+
+impl Executor {
+    pub(crate) fn new(setup: Setup) -> Result<Self, String> {
+        let Setup {
+            spec,
+            out,
+            worker,
+            interface,
+            on_peer_lost,
+            work,
+            on_written,
+        } = setup;
+        let folder = spec.data.dataset.clone().ok_or("data.dataset is missing")?;
+        let dataset = Dataset::open(&folder).map_err(|error| error.to_string())?;
+        let (found, expected) = (dataset.manifest().vocab_size, spec.model.vocab_size);
+        if found != expected {
+            return Err(format!(
+                "model.vocab_size = {expected}: the dataset {} has {found} tokens; set it to that, or build the dataset anew",
+                folder.display()
+            ));
+        }
+        let about = About {
+            seed: spec.train.seed,
+            config_digest: spec.numerics_digest().map_err(|error| error.to_string())?,
+            dataset_digest: dataset.manifest().digest.to_string(),
+            ..About::default()
+        };
+        let loader = Loader::new(dataset, &spec).map_err(|error| error.to_string())?;
+        let device = DeviceName::Cpu.open().map_err(|error| error.to_string())?;
+        let trainer = new_trainer(&spec, &device).map_err(|error| error.to_string())?;
+        let len = trainer.layout().len() + 1;
+        let mut buckets = trainer.layout().buckets().to_vec();
+        if let Some(last) = buckets.last_mut() {
+            last.end = len; // the loss rides behind the gradient
+        }
+        let options = Options {
+            on_peer_lost,
+            on_follow: Box::new(move |request| drop(work.send(Work::Feed(request)))),
+            timeout: spec.elastic.silence(),
+            ..Options::new(SocketAddr::new(interface, 0), job_tag(&spec), identity(&worker))
+        };
+        let endpoint = Endpoint::bind(options).map_err(|error| error.to_string())?;
+        let checkpoints = Checkpoints::start(
+            &spec,
+            out.join("checkpoints"),
+            about,
+            trainer.layout(),
+            on_written,
+        )
+        .map_err(|error| format!("start the thread that writes checkpoints: {error}"))?;
+        let geometry = spec.geometry();
+        Ok(Self {
+            geometry,
+            device,
+            trainer,
+            loader,
+            endpoint,
+            checkpoints: Arc::new(checkpoints),
+            buckets,
+            worker,
+            membership: None,
+            partials: Partials::new(geometry.lanes, len),
+            spans: BTreeMap::new(),
+            reduced: vec![0.0; len],
+            last: None,
+            holds: false,
+            void: Arc::default(),
+            copied: None,
+            following: None,
+            feeds: Vec::new(),
+            waiting: Vec::new(),
+            spec,
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// To be set before [`Work::Forget`] is sent: nobody is fed from then on.
+    pub(crate) fn void(&self) -> Arc<AtomicBool> {
+        self.void.clone()
+    }
+
+    pub(crate) fn checkpoints(&self) -> Arc<Checkpoints> {
+        self.checkpoints.clone()
+    }
+
+    /// Works until nobody asks for more.
+    pub(crate) fn run(mut self, queue: &Receiver<Work>, mut ended: impl FnMut(Ending)) {
+        while let Ok(work) = queue.recv() {
+            match work {
+                Work::Task(task) => {
+                    tracing::debug!(?task, "begins");
+                    let ending = self
+                        .execute(task)
+                        .unwrap_or_else(|failure| self.end_of(failure).into());
+                    tracing::debug!(end = ?ending.end, "ends");
+                    ended(ending);
+                }
+                Work::Feed(request) => self.waiting.push(request),
+                Work::Forget => self.forget(),
+                Work::Stop => return,
+            }
+            self.serve_followers();
+        }
+    }
+
+    fn end_of(&self, failure: Failure) -> TaskEnd {
+        match failure {
+            Failure::Superseded => TaskEnd::Superseded,
+            Failure::Fatal(reason) => TaskEnd::Failed(reason),
+            Failure::DonorLost { donor, reason } => TaskEnd::PeerLost { peer: donor, reason },
+            Failure::PeerLost { rank, reason } => {
+                let members = self.membership.as_ref().map(|membership| &membership.members);
+                match members.and_then(|members| members.get(rank.index())) {
+                    Some(member) => TaskEnd::PeerLost {
+                        peer: member.worker.clone(),
+                        reason,
+                    },
+                    None => TaskEnd::Failed(format!("lost rank {rank}, which is not a member: {reason}")),
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, task: Task) -> Outcome {
+        match task {
+            Task::Enter { membership, keep } => self.enter(membership, &keep),
+            Task::Acquire { step, source } => self.acquire(step, source),
+            Task::Follow { epoch, donor } => self.follow(epoch, &donor),
+            Task::Skip { to } => self.skip(to),
+            Task::Compute { step, lane } => self.compute(step, lane),
+            Task::Reduce { step, .. } => self.reduce(step),
+            Task::Apply { step, skip } => self.apply(step, skip),
+            Task::Snapshot(snapshot) => self.snapshot(snapshot),
+            Task::Finish { evaluate } => self.finish(evaluate),
+        }
+    }
+
+    fn enter(&mut self, membership: Membership, keep: &BTreeSet<Lane>) -> Outcome {
+        let rank = membership
+            .rank_of(&self.worker)
+            .ok_or_else(|| Failure::Fatal("not a member of the epoch that was announced".to_owned()))?;
+        self.endpoint.enter(Group {
+            epoch: membership.epoch,
+            rank,
+            members: membership.members.iter().map(peer).collect(),
+        })?;
+        self.partials.retain(|lane| keep.contains(&lane));
+        self.spans.retain(|lane, _| keep.contains(lane));
+        tracing::debug!(epoch = %membership.epoch, "holds the epoch");
+        self.membership = Some(membership);
+        Ok(TaskEnd::Done.into())
+    }
+
+    fn forget_partials(&mut self) {
+        self.partials.clear();
+        self.spans.clear();
+    }
+
+    fn is_first(&self) -> bool {
+        self.membership
+            .as_ref()
+            .and_then(|membership| membership.rank_of(&self.worker))
+            == Some(Rank(0))
+    }
+}
+
+fn new_trainer(spec: &Spec, device: &Device) -> Result<Trainer<Llama>, lockstep_trainer::TrainerError> {
+    let model = Llama::new(&spec.model, spec.train.seed, DType::F32, device)?;
+    Trainer::new(model, &spec.optim, Schedule::of(spec))
+}

@@ -1,0 +1,202 @@
+//! Coming by the state, keeping up with a donor, feeding followers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lockstep_collective::{Advance, CollectiveError, FollowOptions, FollowRequest, Shape, Start};
+use lockstep_engine::ids::{Epoch, Step};
+use lockstep_engine::membership::{Member, Source};
+use lockstep_engine::rank::TaskEnd;
+use lockstep_faults::Point;
+use lockstep_trainer::State;
+use lockstep_trainer::checkpoint;
+
+use super::{Executor, Failure, Outcome, identity, new_trainer, peer};
+
+impl Executor {
+    pub(super) fn acquire(&mut self, step: Step, source: Source) -> Outcome {
+        // Whoever keeps up with this rank would not know of the jump, nor would its own donor.
+        self.feeds.clear();
+        self.following = None;
+        match source {
+            Source::Seed if step == Step(0) => {
+                // A new process has just been initialised; one that has trained begins anew.
+                if self.trainer.state().step != step {
+                    self.trainer = new_trainer(&self.spec, &self.device)?;
+                }
+            }
+            Source::Checkpoint => {
+                let path = checkpoint::folder(self.checkpoints.folder(), step);
+                let loaded = checkpoint::load(&path)?;
+                let about = self.checkpoints.about();
+                loaded.manifest.check_run(&path, self.trainer.layout(), about)?;
+                self.trainer.restore(loaded.state)?;
+            }
+            other => {
+                return Err(Failure::Fatal(format!(
+                    "told to come by the state of step {step} from {other:?}, which has none to give"
+                )));
+            }
+        }
+        self.hold_anew();
+        Ok(TaskEnd::Done.into())
+    }
+
+    /// The state came from elsewhere: what was computed on another one is of no use.
+    fn hold_anew(&mut self) {
+        self.holds = true;
+        self.last = None;
+        self.forget_partials();
+    }
+
+    /// The state does not count any more.
+    pub(super) fn forget(&mut self) {
+        self.holds = false;
+        self.void.store(false, Ordering::Release);
+        self.last = None;
+        self.copied = None;
+        self.following = None;
+        self.feeds.clear();
+        self.forget_partials();
+    }
+
+    /// Takes the next thing that the donor tells.
+    pub(super) fn follow(&mut self, epoch: Epoch, donor: &Member) -> Outcome {
+        let lost = |error: CollectiveError| match error {
+            CollectiveError::Superseded { .. } => Failure::Superseded,
+            other => Failure::DonorLost {
+                donor: donor.worker.clone(),
+                reason: other.to_string(),
+            },
+        };
+        let name = identity(&donor.worker);
+        let mut following = match self
+            .following
+            .take()
+            .filter(|following| following.donor() == name)
+        {
+            Some(following) => following,
+            None => {
+                let entered = self
+                    .membership
+                    .as_ref()
+                    .filter(|membership| membership.epoch == epoch);
+                let len = self.trainer.layout().len();
+                let options = FollowOptions {
+                    donor: peer(donor),
+                    held: self.holds.then_some(self.trainer.state().step),
+                    at_least: entered.map_or(Step(0), |membership| membership.base),
+                    shape: Shape {
+                        state: vec![len; 3],
+                        gradient: len,
+                    },
+                };
+                self.endpoint.follow(options).map_err(lost)?
+            }
+        };
+        let advance = match following.next(epoch) {
+            Ok(advance) => advance,
+            Err(error) => {
+                // Called away, it goes on where it was; otherwise there is nothing to go on with.
+                self.following = matches!(error, CollectiveError::Superseded { .. }).then_some(following);
+                return Err(lost(error));
+            }
+        };
+        let step = advance.step();
+        lockstep_faults::reach(Point::DuringJoin, step.0);
+        match advance {
+            Advance::Same { .. } => self.forget_partials(),
+            Advance::State { parts, .. } => {
+                self.feeds.clear();
+                let [weights, first, second] = <[Vec<f32>; 3]>::try_from(parts)
+                    .map_err(|parts| Failure::Fatal(format!("a state of {} parts, not 3", parts.len())))?;
+                self.trainer.restore(State {
+                    step,
+                    weights,
+                    first,
+                    second,
+                })?;
+                self.hold_anew();
+            }
+            Advance::Gradient { values, .. } => {
+                match &values {
+                    Some(gradient) => {
+                        self.trainer.apply(gradient, self.scale())?;
+                    }
+                    None => self.trainer.skip(step),
+                }
+                self.forget_partials();
+                self.last = None;
+                let shared = values.map(Arc::new);
+                self.tell_followers(step, shared.clone());
+                if let Some(values) = shared.and_then(Arc::into_inner) {
+                    following.recycle(values);
+                }
+            }
+        }
+        self.following = Some(following);
+        Ok(TaskEnd::Followed { step }.into())
+    }
+
+    /// Takes all steps up to `to` without a gradient.
+    pub(super) fn skip(&mut self, to: Step) -> Outcome {
+        while self.trainer.state().step < to {
+            let step = self.trainer.state().step.next();
+            self.trainer.skip(step);
+            self.tell_followers(step, None);
+        }
+        self.last = Some((to, true));
+        self.following = None;
+        self.forget_partials();
+        Ok(TaskEnd::Done.into())
+    }
+
+    /// Tells those who keep up of a step that was just applied, or skipped.
+    pub(super) fn tell_followers(&mut self, step: Step, gradient: Option<Arc<Vec<f32>>>) {
+        self.feeds.retain(|feed| feed.push(step, gradient.clone()));
+    }
+
+    /// The reduced gradient to share, without the loss behind it.
+    pub(super) fn shared_gradient(&self) -> Arc<Vec<f32>> {
+        Arc::new(self.reduced[..self.trainer.layout().len()].to_vec())
+    }
+
+    /// Answers those who can be answered now.
+    pub(super) fn serve_followers(&mut self) {
+        if self.waiting.is_empty() || !self.holds || self.void.load(Ordering::Acquire) {
+            return;
+        }
+        let step = self.trainer.state().step;
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|request| request.at_least <= step);
+        self.waiting = later;
+        for request in now {
+            self.serve(request, step);
+        }
+    }
+
+    fn serve(&mut self, request: FollowRequest, step: Step) {
+        lockstep_faults::reach(Point::DuringDonation, step.0);
+        let start = match (request.held, self.last) {
+            (Some(held), _) if held == step => Start::Same(step),
+            (Some(held), Some((last, skipped))) if held.next() == step && last == step => Start::Gradient {
+                step,
+                gradient: (!skipped).then(|| self.shared_gradient()),
+            },
+            _ => {
+                let state = self.trainer.state();
+                let parts = [&state.weights, &state.first, &state.second];
+                Start::State {
+                    step,
+                    parts: parts.map(|part| Arc::new(part.clone())).to_vec(),
+                }
+            }
+        };
+        tracing::info!("feeds {} with {start:?}", request.follower);
+        match request.answer(start) {
+            Ok(feed) => self.feeds.push(feed),
+            Err(error) => tracing::warn!("cannot feed a follower: {error}"),
+        }
+    }
+}
