@@ -1,5 +1,5 @@
-//! A coordinator's process: it leads while it has the store's lease by its own clock, and does what the job's machine
-//! says, in order; what follows on an epoch waits until the epoch is stored.
+//! A coordinator that leads: it does what the job's machine says, in order; what follows on an epoch waits until the
+//! epoch is stored.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,47 +10,18 @@ use lockstep_engine::ledger::Entry;
 use lockstep_engine::rank;
 use lockstep_engine::time::Instant;
 
+use super::candidate::Role;
 use super::network::{ConnId, Place, Process};
-use super::store::{LEASE, Reply, Request, Write};
-use super::{Life, Payload, What, World};
+use super::store::{Reply, Request, Write};
+use super::{Payload, World};
 use crate::faults::Moment;
 use crate::invariants::planted_here;
 use crate::plan::MS;
 
-const TICK: u64 = 20 * MS;
 /// A request to the store that is not answered is repeated after so long.
-const AGAIN: u64 = 100 * MS;
-/// A leader trusts its clock to this part of its lease.
-const TRUST: u64 = LEASE * 95 / 100;
-
-#[derive(Default)]
-pub(crate) struct Coordinator {
-    pub(crate) life: Life,
-    pub(crate) role: Role,
-}
-
-#[derive(Default)]
-pub(crate) enum Role {
-    #[default]
-    Down,
-    /// It asks for the lease.
-    Idle {
-        asked: u64,
-    },
-    /// It has the lease and reads the store.
-    Loading {
-        term: u64,
-        until: u64,
-        asked: u64,
-    },
-    Leading(Box<Leader>),
-}
-
+pub(crate) const AGAIN: u64 = 100 * MS;
 pub(crate) struct Leader {
     pub(crate) term: u64,
-    /// By its own clock.
-    until: u64,
-    renewed: u64,
     pub(crate) job: Job,
     inbox: VecDeque<Event>,
     outbox: VecDeque<Command>,
@@ -76,57 +47,19 @@ impl World {
         }
     }
 
-    fn coordinator_process(&self, index: usize) -> Process {
+    pub(crate) fn coordinator_process(&self, index: usize) -> Process {
         Process {
             place: Place::Coordinator(index),
             life: self.coordinators[index].life.life,
         }
     }
 
-    pub(crate) fn start_coordinator(&mut self, index: usize) {
-        self.coordinators[index].role = Role::Idle { asked: 0 };
-        self.coordinator_timer(index);
-    }
-
-    pub(crate) fn coordinator_timer(&mut self, index: usize) {
-        let who = self.coordinator_process(index);
-        let clock = self.coordinators[index].life.clock(self.now);
-        self.at(self.now + TICK, What::Timer(who));
-        match &mut self.coordinators[index].role {
-            Role::Down => {}
-            Role::Idle { asked } => {
-                if clock.saturating_sub(*asked) > AGAIN || *asked == 0 {
-                    *asked = clock;
-                    self.ask(who, Request::Lease { term: 0, sent: clock });
-                }
-            }
-            Role::Loading { term, until, asked } => {
-                let term = *term;
-                if clock >= *until {
-                    self.step_down(index, "its lease is over before the store is read");
-                } else if clock.saturating_sub(*asked) > AGAIN {
-                    *asked = clock;
-                    self.ask(who, Request::Load { term });
-                }
-            }
-            Role::Leading(_) => self.lead_on(index, clock),
-        }
-    }
-
-    /// What a leader does every so often.
-    fn lead_on(&mut self, index: usize, clock: u64) {
+    /// What a leader does every so often: it asks again for what was not answered.
+    pub(crate) fn lead_on(&mut self, index: usize, clock: u64) {
         let who = self.coordinator_process(index);
         let Some(leader) = self.leader(index) else { return };
-        if clock >= leader.until {
-            self.step_down(index, "its lease is over by its own clock");
-            return;
-        }
         let term = leader.term;
         let mut requests = Vec::new();
-        if clock.saturating_sub(leader.renewed) > LEASE / 4 {
-            leader.renewed = clock;
-            requests.push(Request::Lease { term, sent: clock });
-        }
         if let Some((epoch, asked)) = &mut leader.waiting
             && clock.saturating_sub(*asked) > AGAIN
         {
@@ -147,61 +80,26 @@ impl World {
         self.pump(index);
     }
 
-    pub(crate) fn replied(&mut self, who: Process, reply: Reply) {
-        let Place::Coordinator(index) = who.place else {
-            return;
-        };
-        let clock = self.coordinators[index].life.clock(self.now);
-        match (&mut self.coordinators[index].role, reply) {
-            (Role::Idle { asked }, Reply::Leased { term, sent }) if *asked == sent => {
-                let until = sent + TRUST;
-                self.coordinators[index].role = Role::Loading {
-                    term,
-                    until,
-                    asked: clock,
-                };
-                self.ask(who, Request::Load { term });
-            }
-            (Role::Loading { term, until, .. }, Reply::Leased { term: of, sent }) if *term == of => {
-                *until = (*until).max(sent + TRUST);
-            }
-            (Role::Leading(leader), Reply::Leased { term, sent }) if leader.term == term => {
-                leader.until = leader.until.max(sent + TRUST);
-            }
-            (Role::Loading { .. } | Role::Leading(_), Reply::Refused) => {
-                self.step_down(index, "the store refuses it");
-            }
-            (
-                Role::Loading { term, until, .. },
-                Reply::Loaded {
-                    term: of,
-                    epoch,
-                    ledger,
-                },
-            ) if *term == of => {
-                let (term, until) = (*term, *until);
-                self.begin_to_lead(index, term, until, epoch, &ledger);
-            }
-            (Role::Leading(leader), Reply::Persisted(epoch)) => {
+    /// The store has done something for the leader.
+    pub(crate) fn done_by_store(&mut self, index: usize, reply: Reply) {
+        let Some(leader) = self.leader(index) else { return };
+        match reply {
+            Reply::Persisted(epoch) => {
                 leader.waiting.take_if(|(of, _)| *of == epoch);
                 self.pump(index);
             }
-            (Role::Leading(leader), Reply::Written(number)) => {
-                if leader.writes.front().is_some_and(|(of, _)| *of == number)
-                    && let Some((_, write)) = leader.writes.pop_front()
-                {
-                    if let Write::Record(Entry { epoch, step, .. }) = write {
-                        leader.inbox.push_back(Event::Recorded { epoch, step });
-                    }
-                    self.write_next(index);
-                    self.pump(index);
+            Reply::Written(number) if leader.writes.front().is_some_and(|(of, _)| *of == number) => {
+                if let Some((_, Write::Record(Entry { epoch, step, .. }))) = leader.writes.pop_front() {
+                    leader.inbox.push_back(Event::Recorded { epoch, step });
                 }
+                self.write_next(index);
+                self.pump(index);
             }
             _ => {}
         }
     }
 
-    fn begin_to_lead(&mut self, index: usize, term: u64, until: u64, epoch: Epoch, ledger: &[Entry]) {
+    pub(crate) fn begin_to_lead(&mut self, index: usize, term: u64, epoch: Epoch, ledger: &[Entry]) {
         self.tell(|| {
             format!(
                 "coordinator {index} leads in term {term}: epoch {epoch}, step {}",
@@ -220,8 +118,6 @@ impl World {
         let slots = (self.plan.slots - self.quarantined.len()) as u32;
         self.coordinators[index].role = Role::Leading(Box::new(Leader {
             term,
-            until,
-            renewed: 0,
             job,
             inbox: VecDeque::from([Event::Expected(slots)]),
             outbox: VecDeque::new(),
@@ -235,17 +131,6 @@ impl World {
             past: Vec::new(),
         }));
         self.pump(index);
-    }
-
-    fn step_down(&mut self, index: usize, reason: &str) {
-        self.tell(|| format!("coordinator {index} leads no more: {reason}"));
-        self.count("leaders that stepped down");
-        let role = std::mem::replace(&mut self.coordinators[index].role, Role::Idle { asked: 0 });
-        if let Role::Leading(leader) = role {
-            for conn in leader.sessions.into_values() {
-                self.close(conn, 1, false);
-            }
-        }
     }
 
     /// Does what is to be done, in order, until something has to be waited for.
@@ -269,10 +154,10 @@ impl World {
                 };
                 self.carry_out(index, command);
             } else if let Some(event) = leader.inbox.pop_front() {
-                if clock >= leader.until {
-                    self.step_down(index, "its lease is over by its own clock");
+                if !self.still_leads(index) {
                     return;
                 }
+                let Some(leader) = self.leader(index) else { return };
                 let commands = leader
                     .job
                     .step(Instant(Duration::from_micros(clock)), event.clone());

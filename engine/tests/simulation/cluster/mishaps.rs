@@ -40,7 +40,7 @@ impl World {
             life.missed.clear();
         }
         match place {
-            Place::Coordinator(index) => self.coordinators[index].role = super::coordinator::Role::Down,
+            Place::Coordinator(index) => self.coordinators[index].role = super::candidate::Role::Standby,
             Place::Worker(slot) => self.workers[slot].run = None,
             Place::Store => {}
         }

@@ -1,5 +1,6 @@
 //! A whole cluster in one thread: coordinators, workers, the store, the network, and what goes wrong.
 
+pub(crate) mod candidate;
 pub(crate) mod coordinator;
 pub(crate) mod executor;
 pub(crate) mod feed;
@@ -18,7 +19,7 @@ use lockstep_engine::{job, rank};
 use crate::faults::{Blow, Moment};
 use crate::invariants::{Watch, promptness};
 use crate::plan::{Dice, MS, Plan};
-use coordinator::Coordinator;
+use candidate::Coordinator;
 use feed::Item;
 use network::{ConnId, Network, Place, Process};
 use store::{Reply, Request, Store};

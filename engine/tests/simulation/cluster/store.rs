@@ -24,34 +24,30 @@ pub(crate) enum Write {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    /// Become leader, or stay it.
-    Lease {
-        term: u64,
-        sent: u64,
-    },
-    Load {
-        term: u64,
-    },
-    Persist {
-        term: u64,
-        epoch: Epoch,
-    },
-    Write {
-        term: u64,
-        number: u64,
-        write: Write,
-    },
+    Campaign { asked: u64 },
+    KeepAlive { term: u64, request: u64 },
+    Load { term: u64 },
+    Persist { term: u64, epoch: Epoch },
+    Write { term: u64, number: u64, write: Write },
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
-    /// The lease runs until a lease after the moment, by the asker's clock, at which it asked.
-    Leased {
+    Won {
         term: u64,
-        sent: u64,
+        asked: u64,
     },
-    /// Somebody else leads.
-    Refused,
+    NotWon {
+        asked: u64,
+    },
+    KeptAlive {
+        term: u64,
+        request: u64,
+    },
+    /// The lease of this term is over.
+    Refused {
+        term: u64,
+    },
     Loaded {
         term: u64,
         epoch: Epoch,
@@ -63,7 +59,6 @@ pub(crate) enum Reply {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
-    holder: Option<(Process, u64)>,
     term: u64,
     pub(crate) expires: u64,
     pub(crate) down_until: u64,
@@ -79,9 +74,7 @@ pub(crate) struct Store {
 impl Store {
     /// Whether the leader of `term` leads by the store's own clock.
     pub(crate) fn leads(&self, term: u64, now: u64) -> bool {
-        (self.term == term || planted_here("the last leader may still write"))
-            && self.holder.is_some()
-            && now < self.expires
+        (self.term == term || planted_here("the last leader may still write")) && now < self.expires
     }
 
     /// The last epoch that was stored.
@@ -89,16 +82,12 @@ impl Store {
         self.epoch
     }
 
-    fn lease(&mut self, who: Process, term: u64, now: u64) -> Option<u64> {
-        if self.term == term && now < self.expires && self.holder == Some((who, term)) {
-            self.expires = now + LEASE;
-            return Some(term);
-        }
-        if term != 0 || now < self.expires {
+    /// A lease for a new leader, if the last one is over.
+    fn campaign(&mut self, now: u64) -> Option<u64> {
+        if now < self.expires {
             return None;
         }
         self.term += 1;
-        self.holder = Some((who, self.term));
         self.expires = now + LEASE;
         Some(self.term)
     }
@@ -121,38 +110,38 @@ impl World {
         } else {
             MS
         };
-        let Some(reply) = self.answer(who, request) else {
-            return;
-        };
+        let reply = self.answer(request);
         let at = self.now + self.delay() + self.dice.below(slow);
         if !self.network.is_cut(who.place, Place::Store, self.now) {
             self.at(at, What::Replied { who, reply });
         }
     }
 
-    fn answer(&mut self, who: Process, request: Request) -> Option<Reply> {
+    fn answer(&mut self, request: Request) -> Reply {
         let now = self.now;
         let store = &mut self.store;
-        let reply = match request {
-            Request::Lease { term, sent } => match store.lease(who, term, now) {
-                Some(term) => Reply::Leased { term, sent },
-                None => Reply::Refused,
+        match request {
+            Request::Campaign { asked } => match store.campaign(now) {
+                Some(term) => Reply::Won { term, asked },
+                None => Reply::NotWon { asked },
             },
+            Request::KeepAlive { term, request } if store.term == term && now < store.expires => {
+                store.expires = now + LEASE;
+                Reply::KeptAlive { term, request }
+            }
             Request::Load { term } if store.leads(term, now) => Reply::Loaded {
                 term,
                 epoch: store.epoch,
                 ledger: store.ledger.clone(),
             },
             Request::Persist { term, epoch } if store.leads(term, now) => {
+                // The same may be asked for twice, when the answer was lost.
                 let again = epoch == store.epoch && store.persisted_by == term;
-                if epoch > store.epoch {
-                    (store.epoch, store.persisted_by) = (epoch, term);
-                    Reply::Persisted(epoch)
-                } else if again {
-                    Reply::Persisted(epoch)
-                } else {
-                    Reply::Refused
+                if epoch <= store.epoch && !again {
+                    return Reply::Refused { term };
                 }
+                (store.epoch, store.persisted_by) = (epoch, term);
+                Reply::Persisted(epoch)
             }
             Request::Write { term, number, write } if store.leads(term, now) => {
                 if store.written.insert((term, number)) {
@@ -160,12 +149,14 @@ impl World {
                 }
                 Reply::Written(number)
             }
-            _ => {
-                *self.tally.entry("refused by the store").or_default() += 1;
-                Reply::Refused
+            Request::KeepAlive { term, .. }
+            | Request::Load { term }
+            | Request::Persist { term, .. }
+            | Request::Write { term, .. } => {
+                self.count("refused by the store");
+                Reply::Refused { term }
             }
-        };
-        Some(reply)
+        }
     }
 
     fn stored(&mut self, write: Write) {
