@@ -83,11 +83,11 @@ impl Plan {
             BadStep::Rollback,
         ][dice.below(5) as usize];
         // What happens around going back is rare, and is sought.
-        let goes_back = !calm && dice.chance(8);
+        let goes_back = !calm && dice.chance(10);
         let policy = if goes_back { BadStep::Rollback } else { policy };
         let mut bad = BTreeMap::new();
         if goes_back {
-            bad.insert(Step(9 + dice.below(5)), Bad::Spike);
+            bad.insert(Step(9 + dice.below(3)), Bad::Spike);
         } else if dice.chance(40) {
             for _ in 0..1 + dice.below(3) {
                 let kind = [Bad::Loss, Bad::Gradient, Bad::Spike][dice.below(3) as usize];
@@ -106,7 +106,11 @@ impl Plan {
             spares: dice.below(2) as u32,
             lease: Duration::from_millis(600),
             gather: Duration::from_millis(200),
-            checkpoint_every: dice.below(5),
+            checkpoint_every: if goes_back && dice.chance(50) {
+                0
+            } else {
+                dice.below(5)
+            },
             guard: Guard {
                 policy,
                 spike_factor: if goes_back {

@@ -281,7 +281,7 @@ impl World {
             let nodes = nodes.clone();
             self.send(conn, 0, Payload::Partials { epoch, step, nodes });
         }
-        let wrong = self.wrong_partial(slot, members);
+        let wrong = self.wrong_partial(slot, step, members);
         if let Some(run) = self.run_of(slot) {
             let mut nodes = nodes;
             if wrong && let Some((node, sum)) = nodes.first_mut() {
@@ -294,13 +294,16 @@ impl World {
         self.try_reduce(slot);
     }
 
-    /// Whether a partial goes wrong in memory after it was sent. A lone member's mistake cannot be told.
-    fn wrong_partial(&mut self, slot: usize, members: usize) -> bool {
-        let wrong = members > 1 && std::mem::take(&mut self.workers[slot].wrong_partial);
+    /// Whether a partial goes wrong in memory after it was sent. A lone member's mistake cannot be told, nor those of two
+    /// at once.
+    fn wrong_partial(&mut self, slot: usize, step: Step, members: usize) -> bool {
+        let wrong = self.workers[slot].wrong_partial && members > 1 && step > self.watch.wrong_in;
         if wrong {
+            self.workers[slot].wrong_partial = false;
             self.count("partials made wrong");
             self.watch.really_wrong.insert(slot);
             self.watch.wrongs += 1;
+            self.watch.wrong_in = step;
         }
         wrong
     }

@@ -15,6 +15,8 @@ mod size;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
+use lockstep_engine::ids::Step;
+
 use crate::plan::Plan;
 
 /// What the invariants remember.
@@ -25,6 +27,8 @@ pub(crate) struct Watch {
     /// Slots whose results or weights were made wrong, and how often that happened.
     pub(crate) really_wrong: BTreeSet<usize>,
     pub(crate) wrongs: u64,
+    /// The last step in which a partial was made wrong.
+    pub(crate) wrong_in: Step,
     /// Until then something else than a death may hold a coordinator up.
     trouble_until: u64,
 }
@@ -37,6 +41,7 @@ impl Watch {
             progress: progress::Progress::default(),
             really_wrong: BTreeSet::new(),
             wrongs: 0,
+            wrong_in: Step(0),
             trouble_until: 0,
         }
     }
