@@ -185,11 +185,13 @@ pub struct Reduced {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// At once, while a task may be running: void everything below this epoch on the data plane.
+    /// At once, while a task may be running: void everything below this epoch on the data plane, and end a task that
+    /// waits for others, to reduce or to follow, even if it is of this epoch: the donor may be another one now.
     Raise(Epoch),
     /// Begin this task.
     Run(Task),
-    /// Say anew that this worker is ready, after looking for checkpoints.
+    /// Say anew that this worker is ready, after looking for checkpoints. If it holds nothing any more, the runtime
+    /// forgets the state too, and with it what the task under way will bring.
     Ready,
     /// Tell the coordinator.
     Tell(Word),

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cluster::Tally;
 
 /// Seeds in a usual run.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 40_000;
 
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -116,7 +116,7 @@ fn run_all(count: u64) -> (Tally, Option<(u64, String)>) {
 
 /// What each thousand seeds have to meet, about a third of what they usually do: a simulation that meets no faults
 /// proves nothing.
-const MET: [(&str, u64); 56] = [
+const MET: [(&str, u64); 57] = [
     ("blow at a decision", 200),
     ("blow at a task", 140),
     ("broken connection", 190),
@@ -143,6 +143,7 @@ const MET: [(&str, u64); 56] = [
     ("gradients made wrong", 90),
     ("isolation", 120),
     ("leaders that stepped down", 110),
+    ("leaders that had an heir in time", 4),
     ("leaders", 600),
     ("ledger cut", 240),
     ("moments that came", 90),
@@ -182,47 +183,5 @@ fn assert_met(tally: &Tally, count: u64) {
             met >= least,
             "{what}: met {met} times in {count} seeds, at least {least} are expected"
         );
-    }
-}
-
-#[test]
-fn survey() {
-    let Some(count) = number("SURVEY") else { return };
-    std::panic::set_hook(Box::new(|_| {}));
-    let next = AtomicU64::new(0);
-    let all: Mutex<std::collections::BTreeMap<String, (u64, u64)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
-                        break;
-                    }
-                    if let Err(failure) = shrink::run(seed, None, false) {
-                        let key: String = failure
-                            .chars()
-                            .take(70)
-                            .map(|c| if c.is_ascii_digit() { '9' } else { c })
-                            .collect();
-                        let mut all = all.lock().unwrap();
-                        all.entry(key).or_insert((0, seed)).0 += 1;
-                    }
-                }
-            });
-        }
-    });
-    for (text, (times, seed)) in all.into_inner().unwrap() {
-        println!("{times:>6} e.g. {seed:>6} {text}");
-    }
-}
-
-#[test]
-fn shrink_one() {
-    let Some(seed) = number("SHRINK") else { return };
-    if let Err(failure) = shrink::run(seed, None, false) {
-        let (only, failure) = shrink::shrink(seed, failure);
-        let failure: String = failure.chars().take(300).collect();
-        println!("{failure}\n{}", replay(seed, Some(&only)));
     }
 }

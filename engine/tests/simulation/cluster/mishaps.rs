@@ -33,6 +33,7 @@ impl World {
         let Some(life) = self.life(place) else { return };
         self.tell(|| format!("{place:?} dies ({why})"));
         self.expect_prompt_notice(place);
+        self.expect_heir(place);
         let process = Process { place, life };
         self.close_all(process);
         if let Some(life) = self.life_of(place) {

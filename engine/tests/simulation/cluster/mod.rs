@@ -17,7 +17,7 @@ use lockstep_engine::ids::{Epoch, Step, WorkerId};
 use lockstep_engine::{job, rank};
 
 use crate::faults::{Blow, Moment};
-use crate::invariants::{Watch, promptness};
+use crate::invariants::{Watch, promptness, succession};
 use crate::plan::{Dice, MS, Plan};
 use candidate::Coordinator;
 use feed::Item;
@@ -89,6 +89,7 @@ pub(crate) enum What {
     Undrain(usize),
     Blow(Place, Blow),
     Prompt(promptness::Due),
+    Vacant(succession::Vacancy),
     Progress,
 }
 
@@ -338,6 +339,7 @@ impl World {
             What::Undrain(slot) => self.undrain(slot),
             What::Blow(victim, blow) => self.strike(victim, blow),
             What::Prompt(due) => self.check_prompt(&due),
+            What::Vacant(vacancy) => self.check_heir(&vacancy),
             What::Progress => self.check_progress(),
         }
     }

@@ -82,6 +82,11 @@ impl Store {
         self.epoch
     }
 
+    /// Whether nobody was given the lease after this term.
+    pub(crate) fn is_vacant_since(&self, term: u64) -> bool {
+        self.term <= term
+    }
+
     /// A lease for a new leader, if the last one is over.
     fn campaign(&mut self, now: u64) -> Option<u64> {
         if now < self.expires {

@@ -11,6 +11,7 @@ pub(crate) mod promptness;
 mod quarantine;
 mod samples;
 mod size;
+pub(crate) mod succession;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
