@@ -305,6 +305,9 @@ async fn register(url: &str, node: &NodeId, slots: u32) -> Result<Down, Error> {
         version: VERSION.to_owned(),
         node: node.to_string(),
         slots,
+        incarnation: 1u128.to_be_bytes().to_vec(),
+        interface: String::new(),
+        running: Vec::new(),
     };
     let what = Some(wire::daemon_up::What::Hello(hello));
     up.send(wire::DaemonUp { what }).await.ok();
@@ -387,6 +390,7 @@ impl Rank {
         let ready = wire::RankReady {
             address: format!("127.0.0.1:{}", self.me.slot % 60_000 + 1),
             checkpoints: Vec::new(),
+            offer: None,
         };
         send(&up, rank_up::What::Ready(ready)).await?;
         let mut beats = tokio::time::interval(self.spec.elastic.lease() / 8);
@@ -420,7 +424,7 @@ impl Rank {
         use rank_down::What;
         let malformed = |error: lockstep_proto::WireError| Error::Drill(error.to_string());
         match required("message", message.what).map_err(malformed)? {
-            What::Welcome(_) | What::Hold(_) => {}
+            What::Welcome(_) | What::Hold(_) | What::Follow(_) | What::Seal(_) => {}
             What::Membership(message) => {
                 let membership = Membership::try_from(message).map_err(malformed)?;
                 let epoch = membership.epoch.0;
@@ -472,12 +476,21 @@ impl Rank {
                 to: positions.end,
             }
         };
+        let computed = wire::Computed {
+            epoch: membership.epoch.0,
+            step: step.0,
+            lanes: assignment.lanes_of(rank).count() as u32,
+            microseconds: 1000,
+        };
+        send(up, rank_up::What::Computed(computed)).await?;
         let reduced = wire::Reduced {
             epoch: membership.epoch.0,
             step: step.0,
             digest: step.to_string(),
             loss: 1.0,
             spans: assignment.lanes_of(rank).map(span).collect(),
+            finite: true,
+            weights: None,
         };
         self.due = None;
         send(up, rank_up::What::Reduced(reduced)).await?;

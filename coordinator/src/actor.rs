@@ -379,12 +379,22 @@ impl Actor {
                 job,
                 event,
                 evaluation,
-            } => self.with_run(&job, |run, tools| {
-                if let Some(evaluation) = evaluation {
-                    run.evaluated(evaluation);
+            } => {
+                let came = match &event {
+                    Event::Joined { worker, .. } => Some(worker.clone()),
+                    _ => None,
+                };
+                self.with_run(&job, |run, tools| {
+                    if let Some(evaluation) = evaluation {
+                        run.evaluated(evaluation);
+                    }
+                    run.give(tools, event)
+                });
+                // It was away, or under another coordinator, when its node was drained.
+                if let Some(worker) = came.filter(|worker| self.nodes.is_drained(&worker.node)) {
+                    self.give(&job, Event::Drain(worker));
                 }
-                run.give(tools, event)
-            }),
+            }
             Message::RankGone {
                 job,
                 worker,
@@ -487,7 +497,18 @@ impl Actor {
         }
         self.nodes.set_drained(node, drained);
         tracing::info!(%node, drained, "drain");
-        // Ranks that run there are the engine's affair: `Event::Drain(worker)` for each of them belongs here.
+        if drained {
+            let ranks = |(job, run): (&JobId, &Run)| {
+                run.ranks_of(node)
+                    .into_iter()
+                    .map(|worker| (job.clone(), worker))
+                    .collect()
+            };
+            let ranks: Vec<Vec<(JobId, WorkerId)>> = self.runs.iter().map(ranks).collect();
+            for (job, worker) in ranks.into_iter().flatten() {
+                self.give(&job, Event::Drain(worker));
+            }
+        }
         drop(reply.send(Ok(self.nodes.describe(self.now(), node))));
         self.place();
     }

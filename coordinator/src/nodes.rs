@@ -196,6 +196,10 @@ impl Nodes {
             || self.occupied.keys().any(|slot| slot.node == *node)
     }
 
+    pub(crate) fn is_drained(&self, node: &NodeId) -> bool {
+        self.drained.contains(node)
+    }
+
     pub(crate) fn set_drained(&mut self, node: &NodeId, drained: bool) {
         if drained {
             self.drained.insert(node.clone());

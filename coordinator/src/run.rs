@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lockstep_engine::ids::{Epoch, JobId, Step, WorkerId};
+use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
 use lockstep_engine::job::{Command, Event, Guard, Job, NoteKind, Outcome, Past, Phase, Rules};
 use lockstep_engine::placement::{Demand, Slot};
 use lockstep_engine::spec::Spec;
@@ -165,6 +165,15 @@ impl Run {
             min_workers,
             max_workers,
         }
+    }
+
+    /// Ranks on this machine whose streams are open.
+    pub(crate) fn ranks_of(&self, node: &NodeId) -> Vec<WorkerId> {
+        self.ranks
+            .keys()
+            .filter(|worker| worker.node == *node)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<wire::Update> {

@@ -248,6 +248,7 @@ impl From<&Entry> for wire::Entry {
             spans: entry.spans.iter().map(span).collect(),
             milliseconds: entry.milliseconds,
             skipped: entry.skipped,
+            unseen_to: entry.unseen_to.map(|step| step.0),
         }
     }
 }
@@ -274,6 +275,7 @@ impl TryFrom<wire::Entry> for Entry {
                 .collect::<Result<_, WireError>>()?,
             milliseconds: entry.milliseconds,
             skipped: entry.skipped,
+            unseen_to: entry.unseen_to.map(Step),
         })
     }
 }
@@ -373,6 +375,7 @@ mod tests {
             }],
             milliseconds: 2.5,
             skipped: true,
+            unseen_to: Some(Step(9)),
         };
         let offer = Offer {
             epoch: Epoch(3),
