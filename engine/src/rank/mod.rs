@@ -185,8 +185,8 @@ pub struct Reduced {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// At once, while a task may be running: void everything below this epoch on the data plane, and end a task that
-    /// waits for others, to reduce or to follow, even if it is of this epoch: the donor may be another one now.
+    /// At once, while a task may be running: void everything below this epoch on the data plane, and end a task of a
+    /// lower one that waits for others.
     Raise(Epoch),
     /// Begin this task.
     Run(Task),

@@ -25,12 +25,15 @@ pub(crate) enum Written {
 }
 
 impl World {
-    /// Whatever waits for others in a lower epoch, or for another donor, is over.
+    /// Whatever waits for others in a lower epoch is over.
     pub(crate) fn raise(&mut self, slot: usize, epoch: Epoch) {
         let Some(run) = self.run_of(slot) else { return };
         run.fence = run.fence.max(epoch);
         run.heard.retain(|(of, _), _| *of >= epoch);
-        let waits = |task: &mut (u64, Task)| matches!(task.1, Task::Reduce { .. } | Task::Follow { .. });
+        let waits = |task: &mut (u64, Task)| match &task.1 {
+            Task::Reduce { epoch: of, .. } | Task::Follow { epoch: of, .. } => *of < epoch,
+            _ => false,
+        };
         if run.task.take_if(waits).is_some() {
             self.rank(slot, Event::Ended(TaskEnd::Superseded));
         }
