@@ -18,12 +18,14 @@ const DEVIATIONS: u32 = 8;
 const GRACE: Duration = Duration::from_millis(100);
 /// Weights are whole numbers up to this; the fastest member has it.
 const FULL_SPEED: u32 = 8;
-/// Lanes are given out anew when the slowest member would take at most this part of its time.
+/// Lanes are given out anew when the slowest member would have taken at most this part of its time in so many steps, one
+/// after another.
 const WORTH_IT: f64 = 0.8;
+const PERSISTENCE: usize = 16;
 /// A member is called slow when its lanes take so many times the median.
 const SLOW: f64 = 1.5;
 /// Of a newer measurement, in the running mean of a lane's time.
-const NEWER: f64 = 0.25;
+const NEWER: f64 = 0.125;
 
 /// What was measured.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +41,8 @@ pub(super) struct Pace {
     lane_seconds: BTreeMap<WorkerId, f64>,
     /// By rank, of the epoch.
     weights: Vec<u32>,
-    steps_since_change: usize,
+    /// Steps in a row after which it would have been worth it to give lanes out anew.
+    lopsided: usize,
     /// Attempts to hasten the exchange of the step in flight.
     nudges: u32,
 }
@@ -62,7 +65,6 @@ impl Pace {
     }
 
     pub(super) fn committed(&mut self, now: Instant) {
-        self.steps_since_change += 1;
         self.nudges = 0;
         let took = self.began.take().map(|began| now.since(began));
         if !std::mem::take(&mut self.disturbed)
@@ -136,19 +138,24 @@ impl Job {
     pub(super) fn weigh(&mut self, members: &[WorkerId]) -> Vec<u32> {
         let weights = self.pace.measured(members);
         self.pace.weights.clone_from(&weights);
-        self.pace.steps_since_change = 0;
+        self.pace.lopsided = 0;
         weights
     }
 
-    /// Whether the step would be enough faster with lanes given out by what was measured since the epoch began.
-    pub(super) fn is_lopsided(&self) -> bool {
+    /// Looks whether the step that is about to be committed would have been enough faster with lanes given out by what
+    /// was measured.
+    pub(super) fn compare_speeds(&mut self) {
         let pace = &self.pace;
         let lanes = self.rules.geometry.lanes;
         let slowest = |weights: &[u32]| pace.slowest(&self.members, lanes, weights);
-        let measured = pace.measured(&self.members);
-        pace.steps_since_change >= REMEMBERED / 4
-            && pace.weights.len() == self.members.len()
-            && slowest(&measured) <= WORTH_IT * slowest(&pace.weights)
+        let worth_it = pace.weights.len() == self.members.len()
+            && slowest(&pace.measured(&self.members)) <= WORTH_IT * slowest(&pace.weights);
+        self.pace.lopsided = if worth_it { pace.lopsided + 1 } else { 0 };
+    }
+
+    /// Whether lanes are to be given out anew.
+    pub(super) fn is_lopsided(&self) -> bool {
+        self.pace.lopsided >= PERSISTENCE
     }
 
     /// The slowest member, and what it is slow at, if one stands out.

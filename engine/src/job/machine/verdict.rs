@@ -74,6 +74,7 @@ impl Job {
         let step = entry.step;
         self.past.losses.push(if skip { f32::NAN } else { entry.loss });
         self.state = step;
+        self.compare_speeds();
         let last = step == self.rules.steps;
         let change = if last { None } else { self.change_at_boundary() };
         let snapshot = self.checkpoint_due(step);
