@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
-use lockstep_engine::job::{Event, Past};
+use lockstep_engine::job::{Event, NoteKind, Past};
 use lockstep_engine::placement::place;
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
@@ -119,6 +119,13 @@ pub(crate) enum Message {
         job: JobId,
         reason: String,
     },
+    /// The store takes nothing for now, and why; or it takes it again.
+    StoreAway(Option<String>),
+    /// What people want to know of the files in the job's folder.
+    StorageNote {
+        job: JobId,
+        text: String,
+    },
     Summarized {
         job: JobId,
         result: Result<serde_json::Value, String>,
@@ -150,13 +157,19 @@ impl Office {
     }
 }
 
-/// Stores an epoch, however often it takes.
-async fn persist(store: &dyn Store, job: &JobId, epoch: Epoch) -> Result<(), StoreError> {
+/// Stores an epoch, however often it takes. `wait` does something about each try that failed.
+async fn persist(
+    store: &dyn Store,
+    job: &JobId,
+    epoch: Epoch,
+    wait: impl Fn(StoreError),
+) -> Result<(), StoreError> {
     let mut answer_lost = false;
     loop {
         match store.raise_epoch(job, Epoch(epoch.0 - 1), epoch).await {
             Err(error) if error.is_retryable() => {
                 answer_lost = true;
+                wait(error);
                 tokio::time::sleep(RETRY).await;
             }
             // An earlier try was carried out after all: nobody else can write while this coordinator leads.
@@ -243,8 +256,14 @@ impl Actor {
                 Effect::Kill(worker) => self.nodes.kill(&worker),
                 Effect::Persist(epoch) => {
                     let (store, job) = (Arc::clone(&self.office.store), job.clone());
+                    let inbox = self.office.inbox.clone();
                     self.office.spawn(async move {
-                        let result = persist(store.as_ref(), &job, epoch).await;
+                        // A full inbox hears of the next try.
+                        let away = |error: StoreError| {
+                            let message = Message::StoreAway(Some(error.to_string()));
+                            inbox.try_send(message).ok();
+                        };
+                        let result = persist(store.as_ref(), &job, epoch, away).await;
                         Message::Persisted { job, epoch, result }
                     });
                 }
@@ -408,16 +427,35 @@ impl Actor {
                 }
             }
             Message::Persisted { job, epoch, result } => match result {
-                Ok(()) => self.with_run(&job, |run, tools| run.persisted(tools, epoch)),
+                Ok(()) => {
+                    self.store_away(None);
+                    self.with_run(&job, |run, tools| run.persisted(tools, epoch));
+                }
                 Err(error) if error.is_deposition() => self.depose(error),
                 Err(error) => self.fail(&job, error.to_string()),
             },
             Message::Recorded { job, epoch, step } => self.give(&job, Event::Recorded { epoch, step }),
             Message::RecordsFailed { job, reason } => self.fail(&job, reason),
+            Message::StoreAway(problem) => self.store_away(problem),
+            Message::StorageNote { job, text } => self.with_run(&job, |run, tools| {
+                run.note(tools, NoteKind::Storage, text);
+                Vec::new()
+            }),
             Message::Summarized { job, result } => self.with_run(&job, |run, tools| {
                 run.summarized(tools, result);
                 Vec::new()
             }),
+        }
+    }
+
+    /// Shows in all jobs that the store takes nothing for now, or that it does again.
+    fn store_away(&mut self, problem: Option<String>) {
+        let tools = Tools {
+            recorder: &self.office.recorder,
+            now: self.now(),
+        };
+        for run in self.runs.values_mut() {
+            run.store_away(&tools, problem.as_deref());
         }
     }
 
@@ -539,13 +577,13 @@ mod tests {
         let store = Flaky::new();
         for (epoch, failure) in [(1, Failure::AnswerLost), (2, Failure::Unavailable)] {
             store.fail(1, failure);
-            persist(&store, &job("a"), Epoch(epoch)).await.unwrap();
+            persist(&store, &job("a"), Epoch(epoch), |_| ()).await.unwrap();
             assert_eq!(store.epoch(&job("a")).await.unwrap(), Epoch(epoch));
         }
-        let stolen = persist(&store, &job("a"), Epoch(2)).await;
+        let stolen = persist(&store, &job("a"), Epoch(2), |_| ()).await;
         assert!(matches!(stolen, Err(StoreError::Fenced { .. })), "{stolen:?}");
         store.fail(1, Failure::Deposed);
-        let deposed = persist(&store, &job("a"), Epoch(3)).await;
+        let deposed = persist(&store, &job("a"), Epoch(3), |_| ()).await;
         assert!(matches!(deposed, Err(StoreError::Deposed { .. })), "{deposed:?}");
     }
 }

@@ -11,12 +11,14 @@
 //! | `run` | one job: its machine, its ranks' streams, its watchers |
 //! | [`store`] | what survives: jobs, epochs, ledger, checkpoints |
 //! | `recorder` | writes ledger and logs off the steps' path |
+//! | `lines` | the logs' files: whole lines, kept while the disk is full |
 //! | [`summary`] | `summary.json` |
 //!
 //! It never links candle: decisions about tensors are the ranks'.
 
 mod actor;
 pub mod leadership;
+mod lines;
 mod nodes;
 mod recorder;
 mod reign;

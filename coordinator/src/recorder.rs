@@ -2,44 +2,24 @@
 //! `metrics.jsonl` in the run's folder. No write is on a step's path; order is kept, so a checkpoint is never
 //! recorded before the steps that it contains.
 //!
-//! While the store is unavailable it tries again and again: for as long as its coordinator leads.
+//! While the store is unavailable, or a disk full, it tries again and again: for as long as its coordinator leads.
+//! Meanwhile it takes down what is still to be written.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write as _;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, JobId, Step};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::lines::{Lines, Log, Turn};
 use crate::store::{Change, JobRecord, Store, StoreError};
 
-/// Between two tries while the store is unavailable.
+/// Between two tries while the store is unavailable, or the run's disk full.
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
-
-/// A file of a run's folder to which lines are appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Log {
-    Events,
-    Metrics,
-    Workers,
-}
-
-impl Log {
-    pub(crate) const ALL: [Self; 3] = [Self::Events, Self::Metrics, Self::Workers];
-
-    pub(crate) fn file_name(self) -> &'static str {
-        match self {
-            Self::Events => "events.jsonl",
-            Self::Metrics => "metrics.jsonl",
-            Self::Workers => "workers.log",
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Work {
@@ -62,6 +42,10 @@ pub(crate) enum Word {
     Recorded { job: JobId, epoch: Epoch, step: Step },
     /// The job's records cannot be written, and why. Said once a job.
     Failed { job: JobId, reason: String },
+    /// The store takes nothing for now, and why; or it takes it again.
+    Away(Option<String>),
+    /// Something about the files in the job's folder that people want to know.
+    Note { job: JobId, text: String },
     /// Somebody else leads.
     Deposed(StoreError),
 }
@@ -86,7 +70,10 @@ impl Recorder {
             over,
             runtime,
             tell,
-            files: HashMap::new(),
+            due: BTreeMap::new(),
+            lines: Lines::default(),
+            flushes: Vec::new(),
+            away: false,
             broken: Vec::new(),
         };
         std::thread::Builder::new()
@@ -137,77 +124,130 @@ struct Desk<Tell> {
     over: CancellationToken,
     runtime: tokio::runtime::Handle,
     tell: Tell,
-    files: HashMap<(JobId, Log), File>,
+    /// What the store does not have yet.
+    due: BTreeMap<JobId, Due>,
+    lines: Lines,
+    /// Who waits until all is written.
+    flushes: Vec<oneshot::Sender<()>>,
+    /// It was told that the store takes nothing.
+    away: bool,
     /// Jobs whose failure was told.
     broken: Vec<JobId>,
 }
 
+/// What is to be stored of a job: first the changes to its ledger, then its record.
+#[derive(Default)]
+struct Due {
+    changes: Vec<Change>,
+    /// Only the last one counts.
+    record: Option<Box<JobRecord>>,
+}
+
 impl<Tell: Fn(Word)> Desk<Tell> {
     fn work(mut self, queue: &Receiver<Work>) {
-        while let Ok(first) = queue.recv() {
+        loop {
+            let first = if self.due.is_empty() && !self.lines.wait() {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                queue.recv_timeout(RETRY)
+            };
             // All that has piled up goes into one transaction a job.
-            let batch: Vec<Work> = std::iter::once(first).chain(queue.try_iter()).collect();
-            let mut changes: HashMap<JobId, Vec<Change>> = HashMap::new();
-            let mut records: HashMap<JobId, Box<JobRecord>> = HashMap::new();
-            let mut waiting = Vec::new();
-            for work in batch {
-                match work {
-                    Work::Ledger(job, change) => changes.entry(job).or_default().push(change),
-                    // Only the last one of a name counts.
-                    Work::Job(record) => drop(records.insert(record.name.clone(), record)),
-                    Work::Line { job, out, log, text } => {
-                        if let Err(error) = append(&mut self.files, &job, &out, log, &text) {
-                            let path = out.join(log.file_name());
-                            self.failed(job, format!("write {}: {error}", path.display()));
-                        }
-                    }
-                    Work::Close(job) => self.files.retain(|(of, _), _| *of != job),
-                    Work::Flush(done) => waiting.push(done),
+            match first {
+                Ok(first) => {
+                    self.take(first);
+                    queue.try_iter().for_each(|work| self.take(work));
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if self.due.is_empty() => return,
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(RETRY),
             }
-            for (job, changes) in changes {
-                let written = self.insist(|| self.store.change(&job, &changes));
-                if self.is_done(&job, written) {
-                    let appended = changes.iter().rev().find_map(|change| match change {
-                        Change::Append(entry) => Some((entry.epoch, entry.step)),
-                        _ => None,
-                    });
-                    if let Some((epoch, step)) = appended {
-                        (self.tell)(Word::Recorded { job, epoch, step });
-                    }
-                }
-            }
-            for (job, record) in records {
-                let written = self.insist(|| self.store.put_job(&record));
-                self.is_done(&job, written);
-            }
+            self.write_lines();
+            self.store_all();
             if self.over.is_cancelled() {
                 return;
             }
-            for done in waiting {
-                done.send(()).ok();
+            // Lines that wait for room are no reason to keep anybody waiting.
+            if self.due.is_empty() {
+                for done in self.flushes.drain(..) {
+                    done.send(()).ok();
+                }
             }
         }
     }
 
-    /// Writes, however often it takes; `None` when the leadership ended before.
-    fn insist<Call>(&self, write: impl Fn() -> Call) -> Option<Result<(), StoreError>>
-    where
-        Call: Future<Output = Result<(), StoreError>>,
-    {
-        self.runtime
-            .block_on(self.over.run_until_cancelled(insist(write)))
+    fn take(&mut self, work: Work) {
+        match work {
+            Work::Ledger(job, change) => self.due.entry(job).or_default().changes.push(change),
+            Work::Job(record) => {
+                let due = self.due.entry(record.name.clone()).or_default();
+                due.record = Some(record);
+            }
+            Work::Line { job, out, log, text } => self.lines.push(job, &out, log, text),
+            Work::Close(job) => self.lines.close(&job),
+            Work::Flush(done) => self.flushes.push(done),
+        }
     }
 
-    /// Tells of a write that failed.
-    fn is_done(&mut self, job: &JobId, written: Option<Result<(), StoreError>>) -> bool {
-        match written {
-            Some(Ok(())) => return true,
-            Some(Err(error)) if error.is_deposition() => (self.tell)(Word::Deposed(error)),
-            Some(Err(error)) => self.failed(job.clone(), error.to_string()),
-            None => {}
+    fn write_lines(&mut self) {
+        for (job, turn) in self.lines.write() {
+            match turn {
+                Turn::Full(text) | Turn::Over(text) => (self.tell)(Word::Note { job, text }),
+                Turn::Failed(reason) => self.failed(job, reason),
+            }
         }
-        false
+    }
+
+    /// Gives the store what it lacks, until it takes no more for now.
+    fn store_all(&mut self) {
+        while let Some((job, mut due)) = self.due.pop_first() {
+            match self.store_one(&job, &mut due) {
+                None => return,
+                Some(Ok(())) => {
+                    if std::mem::take(&mut self.away) {
+                        (self.tell)(Word::Away(None));
+                    }
+                }
+                Some(Err(error)) if error.is_retryable() => {
+                    if !self.away {
+                        tracing::warn!("{error}; trying again");
+                    }
+                    self.away = true;
+                    self.due.insert(job, due);
+                    (self.tell)(Word::Away(Some(error.to_string())));
+                    return;
+                }
+                Some(Err(error)) if error.is_deposition() => (self.tell)(Word::Deposed(error)),
+                Some(Err(error)) => self.failed(job, error.to_string()),
+            }
+        }
+    }
+
+    /// `None` when the leadership ended before.
+    fn store_one(&self, job: &JobId, due: &mut Due) -> Option<Result<(), StoreError>> {
+        let Due { changes, record } = due;
+        if !changes.is_empty() {
+            let changed = self.unless_over(self.store.change(job, changes))?;
+            if changed.is_err() {
+                return Some(changed);
+            }
+            let appended = changes.iter().rev().find_map(|change| match change {
+                Change::Append(entry) => Some((entry.epoch, entry.step)),
+                _ => None,
+            });
+            changes.clear();
+            if let Some((epoch, step)) = appended {
+                let job = job.clone();
+                (self.tell)(Word::Recorded { job, epoch, step });
+            }
+        }
+        match record {
+            Some(record) => self.unless_over(self.store.put_job(record)),
+            None => Some(Ok(())),
+        }
+    }
+
+    fn unless_over<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        self.runtime.block_on(self.over.run_until_cancelled(call))
     }
 
     fn failed(&mut self, job: JobId, reason: String) {
@@ -215,27 +255,6 @@ impl<Tell: Fn(Word)> Desk<Tell> {
             self.broken.push(job.clone());
             (self.tell)(Word::Failed { job, reason });
         }
-    }
-}
-
-fn append(
-    files: &mut HashMap<(JobId, Log), File>,
-    job: &JobId,
-    out: &Path,
-    log: Log,
-    text: &str,
-) -> std::io::Result<()> {
-    let key = (job.clone(), log);
-    if !files.contains_key(&key) {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(out.join(log.file_name()))?;
-        files.insert(key.clone(), file);
-    }
-    match files.get_mut(&key) {
-        Some(file) => file.write_all(format!("{text}\n").as_bytes()),
-        None => Ok(()),
     }
 }
 
@@ -290,8 +309,10 @@ mod tests {
             assert_eq!(store.checkpoints(&job("a")).await.unwrap().len(), 1);
             let mut last = Step(0);
             while let Ok(word) = words.try_recv() {
-                let Word::Recorded { step, epoch, .. } = word else {
-                    panic!("{word:?}");
+                let (step, epoch) = match word {
+                    Word::Recorded { step, epoch, .. } => (step, epoch),
+                    Word::Away(_) => continue,
+                    word => panic!("{word:?}"),
                 };
                 assert_eq!(epoch, Epoch(1));
                 last = step;

@@ -135,6 +135,8 @@ fn listen(
         let message = match word {
             Word::Recorded { job, epoch, step } => Message::Recorded { job, epoch, step },
             Word::Failed { job, reason } => Message::RecordsFailed { job, reason },
+            Word::Away(problem) => Message::StoreAway(problem),
+            Word::Note { job, text } => Message::StorageNote { job, text },
             Word::Deposed(error) => {
                 deposed.try_send(error).ok();
                 return;

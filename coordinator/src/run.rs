@@ -13,7 +13,8 @@ use lockstep_proto::wire;
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 
-use crate::recorder::{Log, Recorder};
+use crate::lines::Log;
+use crate::recorder::Recorder;
 use crate::store::{Change, JobRecord, State};
 use crate::summary::{Evaluation, Seen};
 
@@ -33,6 +34,8 @@ pub(crate) struct Run {
     /// Commands that wait for the epoch before them to be stored.
     waiting: VecDeque<Command>,
     persisting: Option<Epoch>,
+    /// Why the store takes nothing for now.
+    away: Option<String>,
     /// With the number of the stream that counts.
     ranks: BTreeMap<WorkerId, (u64, RankSender)>,
     updates: broadcast::Sender<wire::Update>,
@@ -130,6 +133,7 @@ impl Run {
             machine: Job::new(rules, epoch, past),
             waiting: VecDeque::new(),
             persisting: None,
+            away: None,
             ranks: BTreeMap::new(),
             updates: broadcast::channel(4096).0,
             notes,
@@ -274,6 +278,14 @@ impl Run {
             self.carry_on(tools, &mut effects);
         }
         effects
+    }
+
+    /// The store takes nothing for now, for this reason, or takes it again.
+    pub(crate) fn store_away(&mut self, tools: &Tools<'_>, problem: Option<&str>) {
+        if self.away.as_deref() != problem {
+            self.away = problem.map(str::to_owned);
+            self.follow_phase(tools);
+        }
     }
 
     /// Carries out commands up to the next epoch that is not stored yet.
@@ -440,10 +452,15 @@ impl Run {
             }
             Phase::Gathering => (State::Running, "waiting for workers to be ready".to_owned()),
             Phase::Stepping => (State::Running, "training".to_owned()),
-            Phase::Finishing => (
-                State::Running,
-                "writing the final checkpoint and evaluating".to_owned(),
-            ),
+            Phase::Finishing => {
+                let reason = match self.machine.last_checkpoint_problem() {
+                    Some(problem) => format!(
+                        "the last checkpoint cannot be written: {problem}; free space if there is none, it is tried again"
+                    ),
+                    None => "writing the final checkpoint and evaluating".to_owned(),
+                };
+                (State::Running, reason)
+            }
             Phase::Paused => {
                 let need = self.spec.elastic.min_workers;
                 (
@@ -455,6 +472,11 @@ impl Run {
                 )
             }
             Phase::Ended(_) => return,
+        };
+        let reason = match &self.away {
+            None => reason,
+            Some(problem) if self.persisting.is_some() => format!("waits for its store: {problem}"),
+            Some(problem) => format!("{reason}; records are kept: {problem}"),
         };
         self.set_state(tools, state, reason);
     }
@@ -622,7 +644,7 @@ mod tests {
             },
             spec,
             Vec::new(),
-            (Epoch(6), Step(0)),
+            (Epoch(6), Past::default()),
         );
         let over = CancellationToken::new();
         let recorder = Recorder::start(Arc::new(Flaky::new()), over, |_| ()).unwrap();

@@ -7,7 +7,8 @@ use lockstep_engine::job::{Kill, Past};
 use lockstep_engine::spec::Spec;
 use tonic::Status;
 
-use crate::recorder::{Log, Recorder, insist};
+use crate::lines::Log;
+use crate::recorder::{Recorder, insist};
 use crate::run::unix_ms;
 use crate::store::{Change, JobRecord, State, Store, StoreError};
 

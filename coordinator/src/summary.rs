@@ -6,6 +6,7 @@ use lockstep_engine::ledger::{Entry, audit};
 use lockstep_engine::spec::Spec;
 use serde::{Deserialize, Serialize};
 
+use crate::recorder::insist;
 use crate::store::Store;
 
 /// What the coordinator saw besides the ledger.
@@ -112,8 +113,7 @@ pub(crate) async fn write(
     out: &Path,
     seen: Seen,
 ) -> Result<serde_json::Value, String> {
-    let ledger = store
-        .ledger(&spec.job.name)
+    let ledger = insist(|| store.ledger(&spec.job.name))
         .await
         .map_err(|error| error.to_string())?;
     let summary = Summary::new(spec, &ledger, seen);

@@ -111,6 +111,14 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The disk has no room: the write may have happened or not. Worth another try.
+    #[error("{action}: the store has no space: {source}; free some, it is tried again until there is")]
+    Full {
+        /// Verb and object.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The store did not answer, or not in time: the write may have happened or not. Worth another try.
     #[error("{action}: the store is unavailable: {problem}")]
     Unavailable {
@@ -149,7 +157,25 @@ impl StoreError {
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::Full { .. }
+                | Self::Database {
+                    source: ::redb::Error::PreviousIo,
+                    ..
+                }
+        )
+    }
+
+    /// Whether the embedded store must be opened anew.
+    fn broke_the_file(&self) -> bool {
+        use ::redb::Error;
+        match self {
+            Self::Full { .. } => true,
+            Self::Database { source, .. } => matches!(source, Error::Io(_) | Error::PreviousIo),
+            _ => false,
+        }
     }
 
     /// Whether somebody else leads: whoever gets this must stop.
@@ -195,6 +221,12 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// Remembers whether a node is drained.
     async fn set_drained(&self, node: &NodeId, drained: bool) -> Result<(), StoreError>;
+}
+
+/// Whether an error says that the disk has no room, at all or for this user.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn encode(action: &'static str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {

@@ -1,14 +1,20 @@
 //! The embedded store: one file, one process. Each write is one transaction, on disk when it is answered.
+//!
+//! After a failed write the database takes no other before it is opened anew: the next call does that. So a disk that
+//! was full is used again as soon as it has room.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step};
 use lockstep_engine::ledger::Entry;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    WriteTransaction,
+};
 
-use super::{Change, JobRecord, Store, StoreError, decode, encode};
+use super::{Change, JobRecord, Store, StoreError, decode, encode, is_full};
 
 const JOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("jobs");
 const EPOCHS: TableDefinition<'_, &str, u64> = TableDefinition::new("epochs");
@@ -17,16 +23,65 @@ const CHECKPOINTS: TableDefinition<'_, (&str, u64), &str> = TableDefinition::new
 const DRAINED: TableDefinition<'_, &str, ()> = TableDefinition::new("drained");
 
 fn failed<E: Into<redb::Error>>(action: &'static str) -> impl Fn(E) -> StoreError {
-    move |source| StoreError::Database {
-        action,
-        source: source.into(),
+    move |source| match source.into() {
+        redb::Error::Io(error) if is_full(&error) => StoreError::Full {
+            action,
+            source: error,
+        },
+        source => StoreError::Database { action, source },
     }
 }
 
 /// The embedded store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Redb {
-    database: Arc<Database>,
+    file: Arc<File>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    /// None from a failure until it is open again.
+    database: RwLock<Option<Database>>,
+}
+
+impl File {
+    fn open(&self) -> Result<Database, StoreError> {
+        Database::create(&self.path).map_err(|source| match source {
+            DatabaseError::Storage(StorageError::Io(error)) if is_full(&error) => StoreError::Full {
+                action: "open the store",
+                source: error,
+            },
+            source => StoreError::Open {
+                path: self.path.clone(),
+                source,
+            },
+        })
+    }
+
+    /// Does something with the database, which is opened before if need be, and closed if it takes no more calls.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let result = if let Some(database) = open.as_ref() {
+            let result = work(database);
+            drop(open);
+            result
+        } else {
+            drop(open);
+            let mut closed = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            let database = match closed.take() {
+                Some(database) => database,
+                None => self.open()?,
+            };
+            work(closed.insert(database))
+        };
+        if result.as_ref().is_err_and(StoreError::broke_the_file) {
+            // All that read or write have ended when this is had, so that nothing keeps the file's lock.
+            let mut broken = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            drop(broken.take());
+        }
+        result
+    }
 }
 
 impl Redb {
@@ -35,24 +90,25 @@ impl Redb {
     /// # Errors
     /// When the folder or file cannot be made or read, or another process holds it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let problem = |source| StoreError::Folder {
+        std::fs::create_dir_all(folder).map_err(|source| StoreError::Folder {
             path: folder.to_owned(),
             source,
+        })?;
+        let file = File {
+            path: folder.join("coordinator.redb"),
+            database: RwLock::new(None),
         };
-        std::fs::create_dir_all(folder).map_err(problem)?;
-        let path = folder.join("coordinator.redb");
-        let database = Database::create(&path).map_err(|source| StoreError::Open { path, source })?;
         let create = "create the store's tables";
-        let write = database.begin_write().map_err(failed(create))?;
-        write.open_table(JOBS).map_err(failed(create))?;
-        write.open_table(EPOCHS).map_err(failed(create))?;
-        write.open_table(LEDGER).map_err(failed(create))?;
-        write.open_table(CHECKPOINTS).map_err(failed(create))?;
-        write.open_table(DRAINED).map_err(failed(create))?;
-        write.commit().map_err(failed(create))?;
-        Ok(Self {
-            database: Arc::new(database),
-        })
+        file.with(|database| {
+            let write = database.begin_write().map_err(failed(create))?;
+            write.open_table(JOBS).map_err(failed(create))?;
+            write.open_table(EPOCHS).map_err(failed(create))?;
+            write.open_table(LEDGER).map_err(failed(create))?;
+            write.open_table(CHECKPOINTS).map_err(failed(create))?;
+            write.open_table(DRAINED).map_err(failed(create))?;
+            write.commit().map_err(failed(create))
+        })?;
+        Ok(Self { file: Arc::new(file) })
     }
 
     /// Reads on a thread that may wait for the disk.
@@ -61,8 +117,8 @@ impl Redb {
         action: &'static str,
         read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let database = Arc::clone(&self.database);
-        let work = move || read(&database.begin_read().map_err(failed(action))?);
+        let file = Arc::clone(&self.file);
+        let work = move || file.with(|database| read(&database.begin_read().map_err(failed(action))?));
         on_a_thread(action, work).await
     }
 
@@ -72,11 +128,13 @@ impl Redb {
         action: &'static str,
         write: impl FnOnce(&WriteTransaction) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {
-        let database = Arc::clone(&self.database);
+        let file = Arc::clone(&self.file);
         let work = move || {
-            let transaction = database.begin_write().map_err(failed(action))?;
-            write(&transaction)?;
-            transaction.commit().map_err(failed(action))
+            file.with(|database| {
+                let transaction = database.begin_write().map_err(failed(action))?;
+                write(&transaction)?;
+                transaction.commit().map_err(failed(action))
+            })
         };
         on_a_thread(action, work).await
     }

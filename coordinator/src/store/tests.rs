@@ -26,6 +26,8 @@ pub(crate) fn entry(step: u64) -> Entry {
         loss: 0.1,
         spans,
         milliseconds: 1.5,
+        skipped: false,
+        unseen_to: None,
     }
 }
 
@@ -154,6 +156,39 @@ async fn redb_keeps_its_promises() {
     keeps_its_promises(store, reopen).await;
 }
 
+#[tokio::test]
+async fn redb_takes_what_a_full_disk_refused_once_there_is_room() {
+    let Some(disk) = disk::Disk::new(1 << 20) else {
+        return;
+    };
+    let store = Redb::open(disk.path()).unwrap();
+    let a = job("a");
+    store.raise_epoch(&a, Epoch(0), Epoch(1)).await.unwrap();
+    store.change(&a, &appended(1..=10)).await.unwrap();
+    for round in 0..3 {
+        disk.fill();
+        let (from, to) = (11 + round * 2000, 10 + (round + 1) * 2000);
+        let changes = appended(from..=to);
+        for _ in 0..2 {
+            let refused = store.change(&a, &changes).await;
+            assert!(matches!(refused, Err(StoreError::Full { .. })), "{refused:?}");
+            // What was there can be read, or will be.
+            let found = store.epoch(&a).await;
+            assert!(
+                matches!(found, Ok(Epoch(1)) | Err(StoreError::Full { .. })),
+                "{found:?}"
+            );
+        }
+        disk.free();
+        store.change(&a, &changes[..1]).await.unwrap();
+        assert_eq!(store.last_step(&a).await.unwrap(), Step(from));
+        disk.grow();
+        store.change(&a, &changes).await.unwrap();
+        let whole: Vec<Entry> = (1..=to).map(entry).collect();
+        assert!(store.ledger(&a).await.unwrap() == whole, "round {round}");
+    }
+}
+
 /// A store that can be made to fail.
 #[derive(Debug)]
 pub(crate) struct Flaky {
@@ -240,6 +275,9 @@ impl Store for Flaky {
         self.through(self.store.set_drained(node, drained)).await
     }
 }
+
+#[path = "../../../tests/support/disk.rs"]
+pub(crate) mod disk;
 
 #[cfg(feature = "etcd")]
 #[path = "../../../tests/support/etcd.rs"]

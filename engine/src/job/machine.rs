@@ -242,7 +242,7 @@ impl Job {
             }
             Event::CheckpointFailed { worker, step, reason } => {
                 self.seen(now, &worker);
-                self.checkpoint_failed(&worker, step, &reason, out);
+                self.checkpoint_failed(now, &worker, step, &reason, out);
             }
             Event::CheckpointWritten {
                 worker,
@@ -271,6 +271,7 @@ impl Job {
                 self.expire(now, out);
                 self.judge_complaints(now, out);
                 self.mind_the_slow(now, out);
+                self.retry_last_checkpoint(now, out);
             }
         }
     }

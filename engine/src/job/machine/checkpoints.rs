@@ -1,18 +1,25 @@
 //! Checkpoints: who writes which part, and when one is whole. Nobody waits for them but the job's end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Job, note};
 use crate::ids::{Epoch, Step, WorkerId};
-use crate::job::{Command, NoteKind, Outcome, Phase};
+use crate::job::{Command, NoteKind, Phase};
 use crate::plants::{Plant, planted};
 use crate::rank::Snapshot;
+use crate::time::Instant;
+
+/// From a failure of the last checkpoint to the next try.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The newest attempt at a checkpoint, and the last that succeeded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checkpoints {
     attempt: Option<Attempt>,
     sealed: Option<Step>,
+    /// Since when the last step's checkpoint cannot be written, and why.
+    problem: Option<(Instant, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -152,6 +159,9 @@ impl Job {
         }
         self.checkpoints.attempt.take_if(|attempt| attempt.step == step);
         self.checkpoints.sealed = self.checkpoints.sealed.max(Some(step));
+        if !self.lacks_last_checkpoint() {
+            self.checkpoints.problem = None;
+        }
         out.push(note(
             NoteKind::Checkpoint,
             format!("the checkpoint of step {step} is complete, sealed by {worker}"),
@@ -162,6 +172,7 @@ impl Job {
 
     pub(super) fn checkpoint_failed(
         &mut self,
+        now: Instant,
         worker: &WorkerId,
         step: Step,
         reason: &str,
@@ -170,14 +181,32 @@ impl Job {
         let current = self.checkpoints.attempt.take_if(|attempt| attempt.step == step);
         if current.is_none() {
             self.stale += 1;
-        } else if self.phase == Phase::Finishing && step == self.rules.steps {
-            let reason = format!("{worker} cannot write the last checkpoint: {reason}");
-            self.end(Outcome::Failed(reason), out);
-        } else {
-            out.push(note(
-                NoteKind::Checkpoint,
-                format!("the checkpoint of step {step} is given up: {worker}: {reason}"),
-            ));
+            return;
+        }
+        let last = step == self.rules.steps;
+        let then = if last { "; it is tried again" } else { "" };
+        let text = format!("the checkpoint of step {step} is given up: {worker}: {reason}{then}");
+        if last {
+            self.checkpoints.problem = Some((now, format!("{worker}: {reason}")));
+        }
+        out.push(note(NoteKind::Checkpoint, text));
+    }
+
+    /// Why the last step's checkpoint could not be written so far.
+    #[must_use]
+    pub fn last_checkpoint_problem(&self) -> Option<&str> {
+        let (_, reason) = self.checkpoints.problem.as_ref()?;
+        Some(reason)
+    }
+
+    /// Tries again to write the last step's checkpoint: a new epoch is a new attempt. The job is not over before.
+    pub(super) fn retry_last_checkpoint(&mut self, now: Instant, out: &mut Vec<Command>) {
+        let due = |(failed, _): &(Instant, String)| now.since(*failed) >= RETRY;
+        if self.phase == Phase::Finishing
+            && self.checkpoints.attempt.is_none()
+            && self.checkpoints.problem.as_ref().is_some_and(due)
+        {
+            self.announce(now, "the last checkpoint is tried again", out);
         }
     }
 
@@ -205,6 +234,7 @@ impl Job {
     /// The ledger is cut back to `step`: later checkpoints do not count.
     pub(super) fn cut_checkpoints(&mut self, step: Step) {
         self.checkpoints.attempt = None;
+        self.checkpoints.problem = None;
         self.checkpoints.sealed.take_if(|sealed| *sealed > step);
     }
 }
