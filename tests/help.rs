@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 23] = [
+const VERBS: [(&str, &[&str]); 24] = [
     (
         "demo",
         &[
@@ -65,6 +65,16 @@ const VERBS: [(&str, &[&str]); 23] = [
     ("checkpoint ls", &["List a run's checkpoints", "<RUN>"]),
     ("checkpoint verify", &["against their digests", "<PATH>"]),
     ("checkpoint export", &["Hugging Face's layout", "--out"]),
+    (
+        "lineage",
+        &[
+            "which steps, checkpoints and exports of a run saw a document",
+            "--run",
+            "--document",
+            "--step",
+            "lockstep lineage --run runs/first",
+        ],
+    ),
     (
         "generate",
         &[

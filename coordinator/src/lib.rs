@@ -7,11 +7,15 @@
 //! | `run` | one job: its machine, its ranks' streams, its watchers |
 //! | [`store`] | what survives: jobs, epochs, ledger, checkpoints |
 //! | `recorder` | writes ledger and logs off the steps' path |
+//! | [`ledger_log`] | `ledger.jsonl`: the ledger's history, which stays with the run |
+//! | [`jsonl`] | files of one JSON value a line, whose last may be torn |
 //! | [`summary`] | `summary.json` |
 //!
 //! It never links candle: decisions about tensors are the ranks'.
 
 mod actor;
+pub mod jsonl;
+pub mod ledger_log;
 mod recorder;
 mod run;
 mod services;

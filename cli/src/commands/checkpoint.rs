@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use lockstep_data::Dataset;
 use lockstep_trainer::{DType, DeviceName, Export, Layout, Llama, checkpoint};
 
+use crate::exports::Exports;
 use crate::failure::Failure;
 use crate::output::{Format, count, table};
 
@@ -21,7 +22,7 @@ pub(crate) enum Command {
         /// A checkpoint's folder (`…/step-00000100`) or a run's.
         path: PathBuf,
     },
-    /// Write a checkpoint as a model in Hugging Face's layout.
+    /// Write a checkpoint as a model in Hugging Face's layout, and record that in the run's folder.
     Export {
         /// A checkpoint's folder, or a run's for its newest checkpoint that verifies.
         path: PathBuf,
@@ -156,6 +157,9 @@ pub(crate) fn export(path: &Path, out: &Path) -> anyhow::Result<u64> {
         tokenizer: &tokenizer,
         end_of_text: dataset.manifest().eos_id,
     };
+    let record = Exports::open(&run)?;
     export.write(out, &layout, &loaded.state.weights)?;
-    Ok(loaded.manifest.step.0)
+    let step = loaded.manifest.step.0;
+    record.record(step, out, &loaded.manifest.weights_digest)?;
+    Ok(step)
 }

@@ -7,6 +7,7 @@ mod data;
 mod demo;
 mod generate;
 mod jobs;
+mod lineage;
 mod run;
 mod spec;
 
@@ -60,6 +61,7 @@ enum Command {
     /// List, verify and export checkpoints.
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    Lineage(lineage::Args),
     Generate(generate::Args),
     /// Measure speed on this machine.
     #[command(subcommand)]
@@ -85,6 +87,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Presets => spec::presets(format),
         Command::Data(command) => data::run(command, format),
         Command::Checkpoint(command) => checkpoint::run(command, format),
+        Command::Lineage(args) => lineage::run(&args, format),
         Command::Generate(args) => generate::run(&args, format),
         Command::Bench(command) => block_on(bench::run(command, format)),
     }
