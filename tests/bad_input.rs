@@ -285,6 +285,7 @@ fn a_worker_of_another_version() {
             version: version.clone(),
             node: "old".to_owned(),
             slots: 1,
+            ..DaemonHello::default()
         };
         let hello = DaemonUp {
             what: Some(daemon_up::What::Hello(hello)),

@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 24] = [
+const VERBS: [(&str, &[&str]); 32] = [
     (
         "demo",
         &[
@@ -26,7 +26,13 @@ const VERBS: [(&str, &[&str]); 24] = [
     ),
     (
         "coordinator",
-        &["started again with the same --state", "--listen"],
+        &[
+            "started again with the same --state",
+            "--listen",
+            "three on different machines over one etcd cluster",
+            "--lease-ms",
+            "--advertise",
+        ],
     ),
     (
         "worker",
@@ -46,6 +52,12 @@ const VERBS: [(&str, &[&str]); 24] = [
     ("logs", &["what a job's workers wrote", "--follow"]),
     ("events", &["what happened to a job", "--follow"]),
     ("cancel", &["End a job; its checkpoints stay"]),
+    ("nodes", &["those that are drained", "--coordinator"]),
+    (
+        "drain",
+        &["no new ranks on a machine", "lockstep undrain", "<NODE>"],
+    ),
+    ("undrain", &["have ranks again", "<NODE>"]),
     ("validate", &["Check a spec", "All problems are told at once"]),
     ("presets", &["model presets"]),
     ("data", &["Build and check datasets", "build", "verify"]),
@@ -60,10 +72,20 @@ const VERBS: [(&str, &[&str]); 24] = [
     ("data verify", &["against its digest", "<DATASET>"]),
     (
         "checkpoint",
-        &["List, verify and export checkpoints", "ls", "verify", "export"],
+        &[
+            "List, verify, prune and export checkpoints",
+            "ls",
+            "verify",
+            "prune",
+            "export",
+        ],
     ),
     ("checkpoint ls", &["List a run's checkpoints", "<RUN>"]),
     ("checkpoint verify", &["against their digests", "<PATH>"]),
+    (
+        "checkpoint prune",
+        &["newest that verifies always stays", "--keep-best"],
+    ),
     ("checkpoint export", &["Hugging Face's layout", "--out"]),
     (
         "lineage",
@@ -85,7 +107,11 @@ const VERBS: [(&str, &[&str]); 24] = [
             "--seed",
         ],
     ),
-    ("bench", &["Measure speed on this machine"]),
+    ("bench", &["Measure speed and recovery on this machine"]),
+    ("bench chaos", &["the chaos matrix", "--subset", "--cell"]),
+    ("bench soak", &["many random faults", "--faults", "--seed"]),
+    ("bench faults", &["Measure recovery", "not run here", "--kills"]),
+    ("bench streams", &["with many workers", "--workers"]),
     ("help", &["Commands:"]),
     ("data help", &["Commands:"]),
 ];

@@ -1,10 +1,9 @@
 //! Speaks to a coordinator, and follows a job to its end.
 
-use std::time::Duration;
-
 use lockstep_proto::wire;
 use lockstep_proto::wire::jobs_client::JobsClient;
-use tonic::transport::{Channel, Endpoint};
+use lockstep_worker::endpoints::Endpoints;
+use tonic::transport::Channel;
 
 use crate::output::{bold, count};
 use crate::progress::Progress;
@@ -12,29 +11,18 @@ use crate::progress::Progress;
 /// The coordinator that is asked when none is named.
 pub(crate) const DEFAULT: &str = "http://127.0.0.1:7070";
 
-/// Opens a channel.
-pub(crate) async fn connect(address: &str) -> anyhow::Result<JobsClient<Channel>> {
-    let invalid = |error: tonic::transport::Error| lockstep_worker::Error::Address {
-        address: address.to_owned(),
-        problem: error.to_string(),
-    };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(invalid)?;
-    let channel = endpoint
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .connect()
-        .await;
-    let channel = channel.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        lockstep_worker::Error::Unreachable {
-            address: address.to_owned(),
-            problem: cause.to_string(),
-        }
-    })?;
-    Ok(JobsClient::new(channel).max_decoding_message_size(64 << 20))
+/// Which coordinators to ask.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct At {
+    /// The coordinator's URL; of several, all or some with commas between them: the one that leads is found.
+    #[arg(long = "coordinator", value_name = "URL,…", default_value = DEFAULT, env = "LOCKSTEP_COORDINATOR")]
+    pub(crate) coordinators: Endpoints,
+}
+
+/// Opens a channel to the coordinator that leads.
+pub(crate) async fn connect(coordinators: &Endpoints) -> anyhow::Result<JobsClient<Channel>> {
+    let leader = coordinators.leader_now().await?;
+    Ok(JobsClient::new(leader.channel).max_decoding_message_size(64 << 20))
 }
 
 /// The name of a state, as people and programs see it.

@@ -130,7 +130,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         use lockstep_worker::Error;
         return Some(match worker {
             Error::Address { .. } => 2,
-            Error::Unreachable { .. } | Error::Refused(_) | Error::Lost(_) => 4,
+            Error::Unreachable { .. } | Error::Leaderless(_) | Error::Refused(_) | Error::Lost(_) => 4,
             Error::Version(_) => 5,
             Error::Evicted(_) | Error::Fatal(_) | Error::System { .. } => 1,
         });
@@ -139,6 +139,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         use lockstep_coordinator::Error;
         return Some(match coordinator {
             Error::Listen { .. } => 4,
+            Error::Advertise { .. } => 2,
             Error::Store(_) => 7,
             Error::Recorder(_) | Error::Serve(_) => 1,
         });

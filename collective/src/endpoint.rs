@@ -38,7 +38,8 @@ pub struct Options {
     /// endpoint. It may raise the epoch; it must not drop the endpoint.
     pub on_peer_lost: OnPeerLost,
     /// Called when somebody wants to follow, from a thread of the connection's own; hand the request to whoever
-    /// holds the state.
+    /// holds the state. At most [`MAX_FOLLOWERS`](crate::limits::MAX_FOLLOWERS) are open at a time; whoever asks
+    /// again closes its older one, of which the request may still arrive, or arrive later: nobody hears its answer.
     pub on_follow: OnFollow,
 }
 
@@ -262,9 +263,10 @@ fn route(
             continue;
         }
         let id = state.new_id();
-        state
-            .links
-            .insert(id, Link::new(member.identity.clone(), member.address));
+        state.links.insert(
+            id,
+            Link::new(member.identity.clone(), member.address, roster.epoch),
+        );
         match outbound::spawn(shared, id) {
             Ok(thread) => state.threads.push(thread),
             Err(error) => {

@@ -104,6 +104,12 @@ impl FollowRequest {
         })
     }
 
+    /// Whether the follower still waits, as far as is known.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.line.lock().phase == Phase::Open
+    }
+
     /// Lets the follower go and tells it why: it may ask somebody else.
     pub fn refuse(self, why: &str) {
         let cut = why.floor_char_boundary(MAX_HELLO_BYTES as usize);

@@ -88,11 +88,13 @@ fn serve(shared: &Shared, id: u64, stream: &Arc<TcpStream>) {
     let peer = stream.peer_addr().ok();
     let admitted = greet(shared, stream).and_then(|greeting| match greeting {
         Greeting::Hello(hello) => welcome(shared, id, hello).map(Admitted::Peer),
-        Greeting::Follow(follow) => attend(shared, id, follow).map(Admitted::Follower),
+        Greeting::Follow(follow) => {
+            attend(shared, id, &follow).map(|problem| Admitted::Follower(follow, problem))
+        }
     });
     match admitted {
         Ok(Admitted::Peer(identity)) => serve_peer(shared, id, &identity, stream),
-        Ok(Admitted::Follower((follow, problem))) => {
+        Ok(Admitted::Follower(follow, problem)) => {
             feed::serve(shared, stream, follow, problem);
             let _ = stream.shutdown(Shutdown::Both);
             let mut state = shared.lock();
@@ -148,7 +150,7 @@ enum Greeting {
 /// Who was let in; a follower with what speaks against it.
 enum Admitted {
     Peer(Arc<str>),
-    Follower((Follow, Option<String>)),
+    Follower(Follow, Option<String>),
 }
 
 /// Reads the greeting, and checks that it is of this job.
@@ -163,19 +165,15 @@ fn greet(shared: &Shared, stream: &TcpStream) -> Result<Greeting, LossReason> {
     }
     let mut payload = vec![0; header.length as usize];
     wire::read_payload(&mut from, &header, &mut payload)?;
-    let (greeting, token) = match header.kind {
-        Kind::Follow => {
-            let follow = Follow::decode(&payload)?;
-            let token = follow.token.clone();
-            (Greeting::Follow(follow), token)
-        }
-        _ => {
-            let hello = Hello::decode(&payload)?;
-            let token = hello.token.clone();
-            (Greeting::Hello(hello), token)
-        }
+    let greeting = match header.kind {
+        Kind::Follow => Greeting::Follow(Follow::decode(&payload)?),
+        _ => Greeting::Hello(Hello::decode(&payload)?),
     };
-    if !same_token(&token, &shared.token) {
+    let token = match &greeting {
+        Greeting::Hello(hello) => &hello.token,
+        Greeting::Follow(follow) => &follow.token,
+    };
+    if !same_token(token, &shared.token) {
         return Err(FrameError::Token.into());
     }
     stream
@@ -215,8 +213,8 @@ fn welcome(shared: &Shared, id: u64, hello: Hello) -> Result<Arc<str>, LossReaso
     Ok(identity)
 }
 
-/// Takes a follower in, unless something speaks against it.
-fn attend(shared: &Shared, id: u64, follow: Follow) -> Result<(Follow, Option<String>), LossReason> {
+/// Notes that this is a follower, and says what speaks against it, if anything does.
+fn attend(shared: &Shared, id: u64, follow: &Follow) -> Result<Option<String>, LossReason> {
     let mut state = shared.lock();
     let follower = Guest::Follower(follow.identity.clone());
     for older in state.inbound.values().filter(|inbound| inbound.guest == follower) {
@@ -240,7 +238,7 @@ fn attend(shared: &Shared, id: u64, follow: Follow) -> Result<(Follow, Option<St
     inbound.guest = follower;
     drop(state);
     shared.events.notify_all();
-    Ok((follow, problem))
+    Ok(problem)
 }
 
 fn unexpected(header: &Header) -> LossReason {

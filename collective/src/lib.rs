@@ -34,21 +34,58 @@
 //! # }
 //! ```
 //!
+//! A newcomer is brought up to the job by a *feed*, which concerns no group: it [follows](Endpoint::follow) a
+//! donor over a connection of its own, takes the state in the background and applies the reduced gradients of
+//! the steps after it, [one by one](Following::next). The donor answers a [`FollowRequest`] between two steps,
+//! [pushes](Feed::push) what it applies, and never waits for a follower: one that is too slow is let go, and
+//! may ask again.
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | [`partials`] | a rank's folded gradients of the step in flight, and their buffers |
-//! | [`frame`] | the header on the wire, its checks, and the greeting |
+//! | [`frame`] | the header on the wire, and its checks |
+//! | [`greeting`] | the first frame of a connection: who opens it, and what for |
 //! | [`endpoint`] | bind, enter, raise, close: the public face |
+//! | [`feed`], [`following`] | how a newcomer catches up: the donor's end, and its own |
 //! | [`error`] | what can go wrong, and what to do about it |
+//! | [`limits`] | the bounds below |
 //! | `fold` | the one addition and the fixed tree |
 //! | `pool` | buffers that come back |
 //! | `plan` | how buckets are cut in chunks and pieces |
 //! | `reduction` | one all-reduce as a pure machine: frames in, frames out |
-//! | `all_reduce`, `transfer` | the operations: machines driven over the links |
+//! | `all_reduce` | the operation: the machine driven over the links |
 //! | `operation` | what operations share: waiting, fencing, giving up |
+//! | `advance` | what a feed tells, as frames |
 //! | `state` | what all threads share, under one lock |
 //! | `mailbox` | frames that arrived before anybody asked for them |
 //! | `outbound`, `inbound` | threads that write, and threads that read |
+//! | `wire` | frames on sockets |
+//!
+//! # Bounds
+//!
+//! Whatever the other ends do, an endpoint holds, waits and tries again no more than this. The numbers are in
+//! [`limits`] unless an [option](Options) sets them.
+//!
+//! | what | bound | beyond it |
+//! |---|---|---|
+//! | a frame of values | 4 MiB | the connection is closed |
+//! | a greeting or a refusal; an identity or a token | 4 KiB; 1 KiB | the connection is closed; an error |
+//! | parts of a state | 64 | an error |
+//! | what a follower reads into | the [`Shape`] that it gives | the feed ends |
+//! | members of a group | 1,024 | an error |
+//! | connections of others that have greeted | 1,024 | refused |
+//! | connections that have not greeted | 64, and 5 s each | the oldest makes room |
+//! | followers, waiting or answered | 16 | refused |
+//! | frames that wait for an operation, a sender | [`mailbox_bytes`](Options::mailbox_bytes), headers included, and one frame | the sender is held back |
+//! | frames queued for a member | 8; they share the values | the operation waits |
+//! | gradients that wait for a follower | [`feed_bytes`](Options::feed_bytes), or one; they share the values | it is let go |
+//! | what a follower has read and not asked for | 2 advances, and one under way | the donor's queue grows |
+//! | idle buffers | 256 MiB of payloads, 2 gradients a feed | given back to the system |
+//! | connecting | attempts of 1 s, for 10 s | the member or donor is lost |
+//! | connecting anew to a member without an epoch | once a link | the member is lost |
+//! | an operation, a feed or a write to a follower in silence | [`timeout`](Options::timeout) | an error; a feed says that it is alive four times as often |
+//! | accepting again when the system is out of something | every 100 ms | |
+//! | closing | 1 s, for each thing that may hang | |
 
 mod advance;
 mod all_reduce;

@@ -40,20 +40,26 @@ pub(crate) struct Link {
     pub(crate) queue: VecDeque<Outgoing>,
     /// What is being written.
     writing: Option<Header>,
+    /// The epoch for which it was opened.
+    since: Epoch,
+    /// The epoch of the last frame that was written on it, or begun.
+    spoken: Epoch,
     phase: Phase,
     wake: Arc<Condvar>,
     stream: Option<Arc<TcpStream>>,
 }
 
 impl Link {
-    /// A link that is not connected yet.
-    pub(crate) fn new(identity: String, address: SocketAddr) -> Self {
+    /// A link for the group of an epoch, not connected yet.
+    pub(crate) fn new(identity: String, address: SocketAddr, since: Epoch) -> Self {
         let (queue, wake) = (VecDeque::new(), Arc::default());
         Self {
             identity,
             address,
             queue,
             writing: None,
+            since,
+            spoken: Epoch(0),
             phase: Phase::Open,
             wake,
             stream: None,
@@ -103,6 +109,12 @@ impl Link {
             self.phase = Phase::Leaving(epoch);
             self.wake.notify_one();
         }
+    }
+
+    /// Whether its end, for this reason, says nothing about the member in the group of `epoch`: it may have been
+    /// broken in an older one, as by a corrupted frame, and nothing of this one was written on it.
+    fn is_old_story(&self, epoch: Epoch, reason: &LossReason) -> bool {
+        self.since < epoch && self.spoken < epoch && !matches!(reason, LossReason::Connect { .. })
     }
 
     /// Ends it at once, and whatever its threads are waiting for.
@@ -197,6 +209,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
             continue;
         };
         link.writing = Some(frame.header);
+        link.spoken = frame.header.epoch;
         state.stats.sent_frames += 1;
         state.stats.sent_bytes += size_of_val(frame.payload.values()) as u64;
         drop(state);
@@ -243,19 +256,35 @@ fn watch(shared: &Arc<Shared>, id: u64, stream: Arc<TcpStream>) -> Result<JoinHa
     spawned.map_err(|error| LossReason::Io(error.kind()))
 }
 
-/// Breaks a link off, and reports its member as lost if it was the link in use.
-fn lose(shared: &Shared, id: u64, reason: LossReason) {
+/// Breaks a link off. If it was the link in use, its member is lost; or connected to anew, once, if the link was
+/// opened for an older group and this one has not used it yet.
+fn lose(shared: &Arc<Shared>, id: u64, reason: LossReason) {
     let mut state = shared.lock();
+    let (closed, epoch) = (state.closed, state.epoch());
     let Some(link) = state.links.get_mut(&id).filter(|link| link.is_open()) else {
         return;
     };
+    let (identity, address) = (link.identity.clone(), link.address);
+    let old_story = link.is_old_story(epoch, &reason);
+    let queue = std::mem::take(&mut link.queue);
     link.break_off();
-    let identity = link.identity.clone();
-    let in_use = state.routes.contains(&Some(id));
-    let lost = if in_use {
-        state.lose(&identity, reason)
-    } else {
-        None
+    let Some(rank) = state.routes.iter().position(|route| *route == Some(id)) else {
+        return shared.tell(state, None);
     };
+    if old_story && !closed {
+        let renewed = state.new_id();
+        if let Ok(thread) = spawn(shared, renewed) {
+            tracing::info!(%epoch, identity, %reason, "connects anew to a member");
+            let link = Link {
+                queue,
+                ..Link::new(identity, address, epoch)
+            };
+            state.links.insert(renewed, link);
+            state.routes[rank] = Some(renewed);
+            state.threads.push(thread);
+            return shared.tell(state, None);
+        }
+    }
+    let lost = state.lose(&identity, reason);
     shared.tell(state, lost);
 }

@@ -1,26 +1,27 @@
 //! One task owns all jobs and nodes; streams and people send it messages. Nothing else holds state.
+//!
+//! It never waits: what takes time, such as the store, is a task of its own that reports by a message.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
-use lockstep_engine::job::{Event, Kill, Past};
-use lockstep_engine::placement::{Slot, place};
+use lockstep_engine::job::{Event, Past};
+use lockstep_engine::placement::place;
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
 use lockstep_proto::wire;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::recorder::{Log, Recorder};
-use crate::run::{Effect, RankSender, Run, Tools, unix_ms};
-use crate::store::{Change, JobRecord, State, Store, StoreError};
-use crate::summary::Evaluation;
-
-/// Down to a node daemon.
-pub(crate) type DaemonSender = mpsc::Sender<Result<wire::DaemonDown, Status>>;
+use crate::nodes::{Daemon, Nodes};
+use crate::recorder::{RETRY, Recorder, insist};
+use crate::run::{Effect, RankSender, Run, Tools};
+use crate::store::{State, Store, StoreError};
+use crate::submission::{self, Accepted, Submission};
+use crate::summary::{self, Evaluation};
 
 /// A job's lines so far, and those to come unless it is over.
 pub(crate) type TailParts = (Vec<String>, Option<broadcast::Receiver<String>>);
@@ -28,19 +29,15 @@ pub(crate) type TailParts = (Vec<String>, Option<broadcast::Receiver<String>>);
 /// A job now, and its changes unless it is over.
 pub(crate) type WatchParts = (wire::Job, Option<broadcast::Receiver<wire::Update>>);
 
-/// A checked submission.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) source: String,
-    pub(crate) spec: Spec,
-    pub(crate) out: PathBuf,
-    pub(crate) resume: bool,
-    pub(crate) kills: Vec<Kill>,
-}
-
 /// What the actor is asked or told.
 pub(crate) enum Message {
     Submit(Box<Submission>, oneshot::Sender<Result<wire::Job, Status>>),
+    /// A submission is stored, or refused.
+    Submitted {
+        job: JobId,
+        result: Result<Box<Accepted>, Status>,
+        reply: oneshot::Sender<Result<wire::Job, Status>>,
+    },
     Get(JobId, oneshot::Sender<Option<wire::Job>>),
     List(oneshot::Sender<Vec<wire::Job>>),
     Watch(JobId, oneshot::Sender<Option<WatchParts>>),
@@ -50,12 +47,29 @@ pub(crate) enum Message {
         reply: oneshot::Sender<Option<TailParts>>,
     },
     Cancel(JobId, oneshot::Sender<Option<wire::Job>>),
+    Nodes(oneshot::Sender<Vec<wire::Node>>),
+    Drain {
+        node: NodeId,
+        drained: bool,
+        reply: oneshot::Sender<Result<wire::Node, Status>>,
+    },
+    /// It is stored whether a node is drained.
+    Drained {
+        node: NodeId,
+        drained: bool,
+        result: Result<(), StoreError>,
+        reply: oneshot::Sender<Result<wire::Node, Status>>,
+    },
     DaemonConnected {
         node: NodeId,
-        slots: u32,
-        connection: u64,
-        down: DaemonSender,
+        daemon: Daemon,
+        /// The ranks that it runs.
+        running: Vec<(JobId, WorkerId)>,
         reply: oneshot::Sender<Result<(), String>>,
+    },
+    DaemonHeard {
+        node: NodeId,
+        connection: u64,
     },
     DaemonGone {
         node: NodeId,
@@ -74,6 +88,7 @@ pub(crate) enum Message {
     RankConnected {
         job: JobId,
         worker: WorkerId,
+        connection: u64,
         down: RankSender,
         reply: oneshot::Sender<Result<(), String>>,
     },
@@ -85,64 +100,110 @@ pub(crate) enum Message {
     RankGone {
         job: JobId,
         worker: WorkerId,
+        connection: u64,
         reason: String,
+    },
+    /// An epoch is stored, or cannot be.
+    Persisted {
+        job: JobId,
+        epoch: Epoch,
+        result: Result<(), StoreError>,
+    },
+    /// All ledger entries up to this one are safe.
+    Recorded {
+        job: JobId,
+        epoch: Epoch,
+        step: Step,
     },
     RecordsFailed {
         job: JobId,
         reason: String,
     },
-    RecordsWritten(JobId),
+    Summarized {
+        job: JobId,
+        result: Result<serde_json::Value, String>,
+    },
 }
 
-struct Node {
-    connection: u64,
-    slots: u32,
-    down: DaemonSender,
+/// What the actor works with: all of it ends with the leadership.
+#[derive(Clone, Debug)]
+pub(crate) struct Office {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) recorder: Recorder,
+    /// The actor's own inbox.
+    pub(crate) inbox: mpsc::Sender<Message>,
+    /// Cancelled when this coordinator does not lead any more.
+    pub(crate) over: CancellationToken,
+    /// To whom it reports that the store knows another leader.
+    pub(crate) deposed: mpsc::Sender<StoreError>,
+}
+
+impl Office {
+    /// Does what takes time, and gives the actor the message that comes of it.
+    fn spawn(&self, work: impl Future<Output = Message> + Send + 'static) {
+        let (inbox, over) = (self.inbox.clone(), self.over.clone());
+        tokio::spawn(async move {
+            if let Some(message) = over.run_until_cancelled(work).await {
+                inbox.send(message).await.ok();
+            }
+        });
+    }
+}
+
+/// Stores an epoch, however often it takes.
+async fn persist(store: &dyn Store, job: &JobId, epoch: Epoch) -> Result<(), StoreError> {
+    let mut answer_lost = false;
+    loop {
+        match store.raise_epoch(job, Epoch(epoch.0 - 1), epoch).await {
+            Err(error) if error.is_retryable() => {
+                answer_lost = true;
+                tokio::time::sleep(RETRY).await;
+            }
+            // An earlier try was carried out after all: nobody else can write while this coordinator leads.
+            Err(StoreError::Fenced { found, .. }) if found == epoch && answer_lost => return Ok(()),
+            result => return result,
+        }
+    }
 }
 
 /// The coordinator's whole state.
 pub(crate) struct Actor {
-    store: Arc<Store>,
-    recorder: Recorder,
-    inbox: mpsc::Sender<Message>,
+    office: Office,
     origin: tokio::time::Instant,
-    nodes: BTreeMap<NodeId, Node>,
-    occupied: BTreeMap<Slot, JobId>,
+    nodes: Nodes,
     runs: BTreeMap<JobId, Run>,
-    /// Slots whose results were wrong.
-    quarantined: BTreeSet<Slot>,
+    /// Names that are about to be taken.
+    submitting: BTreeSet<JobId>,
 }
 
 impl Actor {
-    /// Takes up where the store left off: jobs that are not over wait for workers again.
-    pub(crate) fn new(
-        store: Arc<Store>,
-        recorder: Recorder,
-        inbox: mpsc::Sender<Message>,
-    ) -> Result<Self, StoreError> {
+    /// Takes up where the store left off: jobs that are not over wait for their workers.
+    pub(crate) async fn take_up(office: Office) -> Result<Self, StoreError> {
+        let store = office.store.as_ref();
         let mut runs = BTreeMap::new();
-        for mut record in store.jobs()? {
+        for mut record in insist(|| store.jobs()).await? {
             let Ok(spec) = Spec::parse(&record.spec) else {
                 tracing::error!(job = %record.name, "the stored spec does not parse with this version; job skipped");
                 continue;
             };
             if !record.state.is_over() {
                 record.state = State::Queued;
-                record.reason = "the coordinator was restarted; waiting for workers".to_owned();
+                record.reason = "the coordinator has just begun; waiting for workers".to_owned();
             }
-            let known = known(&store, &record.name)?;
-            runs.insert(record.name.clone(), Run::new(record, spec, Vec::new(), known));
+            let epoch = insist(|| store.epoch(&record.name)).await?;
+            let past = Past::of(&insist(|| store.ledger(&record.name)).await?);
+            runs.insert(
+                record.name.clone(),
+                Run::new(record, spec, Vec::new(), (epoch, past)),
+            );
         }
-        let origin = tokio::time::Instant::now();
+        let nodes = Nodes::new(insist(|| store.drained()).await?);
         Ok(Self {
-            store,
-            recorder,
-            inbox,
-            origin,
-            nodes: BTreeMap::new(),
-            occupied: BTreeMap::new(),
+            office,
+            origin: tokio::time::Instant::now(),
+            nodes,
             runs,
-            quarantined: BTreeSet::new(),
+            submitting: BTreeSet::new(),
         })
     }
 
@@ -173,29 +234,32 @@ impl Actor {
     /// Runs `act` on a job with the tools that it needs, then carries out what only the actor can.
     fn with_run(&mut self, job: &JobId, act: impl FnOnce(&mut Run, &Tools<'_>) -> Vec<Effect>) {
         let tools = Tools {
-            store: &self.store,
-            recorder: &self.recorder,
+            recorder: &self.office.recorder,
             now: self.now(),
         };
         let Some(run) = self.runs.get_mut(job) else { return };
         for effect in act(run, &tools) {
             match effect {
-                Effect::Kill(worker) => {
-                    let kill = wire::KillRank {
-                        worker: Some((&worker).into()),
-                    };
-                    self.tell_daemon(&worker.node, wire::daemon_down::What::Kill(kill));
+                Effect::Kill(worker) => self.nodes.kill(&worker),
+                Effect::Persist(epoch) => {
+                    let (store, job) = (Arc::clone(&self.office.store), job.clone());
+                    self.office.spawn(async move {
+                        let result = persist(store.as_ref(), &job, epoch).await;
+                        Message::Persisted { job, epoch, result }
+                    });
                 }
                 Effect::Quarantine(worker, reason) => {
                     tracing::warn!(%worker, %job, "quarantined: {reason}");
-                    let (node, slot) = (worker.node, worker.slot);
-                    self.quarantined.insert(Slot { node, slot });
+                    self.nodes.quarantine(&worker);
                 }
                 Effect::Summarize => {
-                    let (recorder, inbox, job) = (self.recorder.clone(), self.inbox.clone(), job.clone());
-                    tokio::spawn(async move {
+                    let (store, recorder) = (Arc::clone(&self.office.store), self.office.recorder.clone());
+                    let (spec, out, seen) = (run.spec.clone(), run.record.out.clone(), run.seen());
+                    self.office.spawn(async move {
                         recorder.flush().await;
-                        inbox.send(Message::RecordsWritten(job)).await.ok();
+                        let result = summary::write(store.as_ref(), &spec, &out, seen).await;
+                        let job = spec.job.name;
+                        Message::Summarized { job, result }
                     });
                 }
             }
@@ -206,19 +270,18 @@ impl Actor {
         self.with_run(job, |run, tools| run.give(tools, event));
     }
 
-    fn tell_daemon(&mut self, node: &NodeId, what: wire::daemon_down::What) -> bool {
-        let Some(daemon) = self.nodes.get(node) else {
-            return false;
-        };
-        daemon
-            .down
-            .try_send(Ok(wire::DaemonDown { what: Some(what) }))
-            .is_ok()
+    fn depose(&self, error: StoreError) {
+        self.office.deposed.try_send(error).ok();
     }
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Submit(submission, reply) => drop(reply.send(self.submit(*submission))),
+            Message::Submit(submission, reply) => self.submit(*submission, reply),
+            Message::Submitted { job, result, reply } => {
+                self.submitting.remove(&job);
+                let result = result.map(|accepted| self.submitted(*accepted));
+                drop(reply.send(result));
+            }
             Message::Get(job, reply) => drop(reply.send(self.runs.get(&job).map(Run::describe))),
             Message::List(reply) => {
                 let mut jobs: Vec<wire::Job> = self.runs.values().map(Run::describe).collect();
@@ -244,33 +307,40 @@ impl Actor {
                 drop(reply.send(self.runs.get(&job).map(Run::describe)));
                 self.place();
             }
+            Message::Nodes(reply) => drop(reply.send(self.nodes.list(self.now()))),
+            Message::Drain { node, drained, reply } => self.drain(node, drained, reply),
+            Message::Drained {
+                node,
+                drained,
+                result,
+                reply,
+            } => self.drained(&node, drained, result, reply),
             Message::DaemonConnected {
                 node,
-                slots,
-                connection,
-                down,
+                daemon,
+                running,
                 reply,
             } => {
-                drop(reply.send(self.daemon_connected(node, slots, connection, down)));
+                let wanted = |job: &JobId| self.runs.get(job).is_some_and(|run| !run.is_over());
+                let slots = daemon.slots;
+                let result = self.nodes.connect(self.now(), &node, daemon, running, wanted);
+                if result.is_ok() {
+                    tracing::info!(%node, slots, "node connected");
+                }
+                drop(reply.send(result));
                 self.place();
             }
+            Message::DaemonHeard { node, connection } => self.nodes.heard(self.now(), &node, connection),
             Message::DaemonGone { node, connection } => {
-                if self
-                    .nodes
-                    .get(&node)
-                    .is_some_and(|daemon| daemon.connection == connection)
-                {
+                let lives =
+                    |job: &JobId, slot: &_| self.runs.get(job).is_some_and(|run| run.has_rank_in(slot));
+                if self.nodes.gone(&node, connection, lives) {
                     tracing::warn!(%node, "the node's daemon is gone");
-                    self.nodes.remove(&node);
-                    self.occupied.retain(|slot, _| slot.node != node);
                     self.place();
                 }
             }
             Message::RankExited { job, worker, how } => {
-                self.occupied.remove(&Slot {
-                    node: worker.node.clone(),
-                    slot: worker.slot,
-                });
+                self.nodes.exited(&worker);
                 self.with_run(&job, |run, tools| {
                     if run.is_over() {
                         return Vec::new();
@@ -291,12 +361,14 @@ impl Actor {
             Message::RankConnected {
                 job,
                 worker,
+                connection,
                 down,
                 reply,
             } => {
                 let result = match self.runs.get_mut(&job) {
                     Some(run) => {
-                        run.connect(worker, down);
+                        self.nodes.rank_came(&job, &worker);
+                        run.connect(worker, connection, down);
                         Ok(())
                     }
                     None => Err(format!("this coordinator has no job `{job}`")),
@@ -313,148 +385,146 @@ impl Actor {
                 }
                 run.give(tools, event)
             }),
-            Message::RankGone { job, worker, reason } => {
-                self.with_run(&job, |run, tools| run.disconnect(tools, worker, reason));
+            Message::RankGone {
+                job,
+                worker,
+                connection,
+                reason,
+            } => {
+                let counts = |run: &Run| run.is_connected(&worker, connection);
+                if self.runs.get(&job).is_some_and(counts) {
+                    self.nodes.rank_went(&worker);
+                    self.with_run(&job, |run, tools| run.disconnect(tools, worker, reason));
+                }
             }
-            Message::RecordsFailed { job, reason } => {
-                self.with_run(&job, |run, tools| {
-                    if run.is_over() {
-                        Vec::new()
-                    } else {
-                        run.fail(tools, reason)
-                    }
-                });
-            }
-            Message::RecordsWritten(job) => self.with_run(&job, |run, tools| {
-                run.summarize(tools);
+            Message::Persisted { job, epoch, result } => match result {
+                Ok(()) => self.with_run(&job, |run, tools| run.persisted(tools, epoch)),
+                Err(error) if error.is_deposition() => self.depose(error),
+                Err(error) => self.fail(&job, error.to_string()),
+            },
+            Message::Recorded { job, epoch, step } => self.give(&job, Event::Recorded { epoch, step }),
+            Message::RecordsFailed { job, reason } => self.fail(&job, reason),
+            Message::Summarized { job, result } => self.with_run(&job, |run, tools| {
+                run.summarized(tools, result);
                 Vec::new()
             }),
         }
     }
 
-    fn submit(&mut self, submission: Submission) -> Result<wire::Job, Status> {
-        let Submission {
-            source,
-            spec,
-            out,
-            resume,
-            kills,
-        } = submission;
-        let name = spec.job.name.clone();
-        if self.runs.get(&name).is_some_and(|run| !run.is_over()) {
-            return Err(Status::already_exists(format!(
-                "a job named `{name}` is not over yet; choose another job.name, or `lockstep cancel {name}` first"
-            )));
-        }
-        let stored = |error: StoreError| Status::internal(error.to_string());
-        let known = known(&self.store, &name).map_err(stored)?;
-        let used =
-            std::fs::read_dir(out.join("checkpoints")).is_ok_and(|mut entries| entries.next().is_some());
-        if !resume && used {
-            return Err(Status::failed_precondition(format!(
-                "{} holds checkpoints of an earlier run; pass --resume to go on from them, or another --out",
-                out.display()
-            )));
-        }
-        if resume && known.1.committed() == Step(0) {
-            return Err(Status::failed_precondition(format!(
-                "nothing to resume: this coordinator's ledger has no committed step of `{name}`; start it without --resume"
-            )));
-        }
-        std::fs::create_dir_all(&out).map_err(|error| {
-            Status::failed_precondition(format!("create the run folder {}: {error}", out.display()))
-        })?;
-        let spec_file = out.join("spec.toml");
-        std::fs::write(&spec_file, &source).map_err(|error| {
-            Status::failed_precondition(format!("write {}: {error}", spec_file.display()))
-        })?;
-        let past = if resume { known.1 } else { Past::default() };
-        if !resume {
-            self.recorder.change(&name, Change::Truncate(Step(0)));
-            // Of an attempt that never reached a checkpoint.
-            for log in Log::ALL {
-                std::fs::remove_file(out.join(log.file_name())).ok();
+    fn fail(&mut self, job: &JobId, reason: String) {
+        self.with_run(job, |run, tools| {
+            if run.is_over() {
+                Vec::new()
+            } else {
+                tracing::error!(job = %run.name(), %reason, "job fails");
+                run.fail(tools, reason)
             }
+        });
+    }
+
+    fn submit(&mut self, submission: Submission, reply: oneshot::Sender<Result<wire::Job, Status>>) {
+        let job = submission.spec.job.name.clone();
+        let is_taken = self.runs.get(&job).is_some_and(|run| !run.is_over());
+        if is_taken || !self.submitting.insert(job.clone()) {
+            let message = format!(
+                "a job named `{job}` is not over yet; choose another job.name, or `lockstep cancel {job}` first"
+            );
+            return drop(reply.send(Err(Status::already_exists(message))));
         }
-        let record = JobRecord {
-            name: name.clone(),
-            spec: source,
-            out,
-            submitted_ms: unix_ms(),
-            state: State::Queued,
-            reason: "waiting for workers".to_owned(),
-            summary: None,
-        };
-        self.store.put_job(&record).map_err(stored)?;
-        let run = Run::new(record, spec, kills, (known.0, past));
+        let (store, recorder) = (Arc::clone(&self.office.store), self.office.recorder.clone());
+        self.office.spawn(async move {
+            let result = submission::accept(store.as_ref(), &recorder, submission).await;
+            let result = result.map(Box::new);
+            Message::Submitted { job, result, reply }
+        });
+    }
+
+    fn submitted(&mut self, accepted: Accepted) -> wire::Job {
+        let Accepted {
+            record,
+            spec,
+            kills,
+            known,
+        } = accepted;
+        let name = record.name.clone();
+        let run = Run::new(record, spec, kills, known);
         let job = run.describe();
         self.runs.insert(name, run);
         self.place();
-        Ok(job)
+        job
     }
 
-    fn daemon_connected(
-        &mut self,
-        node: NodeId,
-        slots: u32,
-        connection: u64,
-        down: DaemonSender,
-    ) -> Result<(), String> {
-        if self
-            .nodes
-            .get(&node)
-            .is_some_and(|daemon| !daemon.down.is_closed())
-        {
-            return Err(format!(
-                "a node named `{node}` is connected already; give each machine its own --name"
-            ));
+    fn drain(&mut self, node: NodeId, drained: bool, reply: oneshot::Sender<Result<wire::Node, Status>>) {
+        if !self.nodes.is_known(&node) {
+            let message = format!("no node named `{node}`; `lockstep nodes` shows those there are");
+            return drop(reply.send(Err(Status::not_found(message))));
         }
-        tracing::info!(%node, slots, "node connected");
-        self.occupied.retain(|slot, _| slot.node != node);
-        self.nodes.insert(
-            node,
-            Node {
-                connection,
-                slots,
-                down,
-            },
-        );
-        Ok(())
+        let store = Arc::clone(&self.office.store);
+        self.office.spawn(async move {
+            let result = insist(|| store.set_drained(&node, drained)).await;
+            Message::Drained {
+                node,
+                drained,
+                result,
+                reply,
+            }
+        });
+    }
+
+    fn drained(
+        &mut self,
+        node: &NodeId,
+        drained: bool,
+        result: Result<(), StoreError>,
+        reply: oneshot::Sender<Result<wire::Node, Status>>,
+    ) {
+        if let Err(error) = result {
+            drop(reply.send(Err(Status::internal(error.to_string()))));
+            if error.is_deposition() {
+                self.depose(error);
+            }
+            return;
+        }
+        self.nodes.set_drained(node, drained);
+        tracing::info!(%node, drained, "drain");
+        // Ranks that run there are the engine's affair: `Event::Drain(worker)` for each of them belongs here.
+        drop(reply.send(Ok(self.nodes.describe(self.now(), node))));
+        self.place();
     }
 
     /// Fills free slots, and tells jobs how many workers to expect.
     fn place(&mut self) {
-        let mut free = Vec::new();
-        for (node, daemon) in &self.nodes {
-            free.extend((0..daemon.slots).map(|slot| Slot {
-                node: node.clone(),
-                slot,
-            }));
-        }
-        free.retain(|slot| !self.occupied.contains_key(slot) && !self.quarantined.contains(slot));
-        let placed = |job: &JobId| self.occupied.values().filter(|of| *of == job).count() as u32;
         let mut waiting: Vec<&Run> = self.runs.values().filter(|run| !run.is_over()).collect();
         waiting.sort_by_key(|run| run.record.submitted_ms);
-        let demands: Vec<_> = waiting.iter().map(|run| run.demand(placed(run.name()))).collect();
-        let placements = place(&demands, &free);
-        for (job, slot) in placements {
-            let start = wire::StartRank {
-                job: job.to_string(),
-                slot: slot.slot,
-            };
-            if self.tell_daemon(&slot.node, wire::daemon_down::What::Start(start)) {
-                self.occupied.insert(slot, job);
-            }
+        let demand = |run: &&Run| run.demand(self.nodes.placed(run.name()));
+        let demands: Vec<_> = waiting.iter().map(demand).collect();
+        for (job, slot) in place(&demands, &self.nodes.free()) {
+            self.nodes.start(&job, slot);
         }
         for job in demands.into_iter().map(|demand| demand.job) {
-            let count = self.occupied.values().filter(|of| **of == job).count() as u32;
+            let count = self.nodes.placed(&job);
             self.give(&job, Event::Expected(count));
         }
     }
 }
 
-/// The epoch and the last committed step that the store knows.
-fn known(store: &Store, job: &JobId) -> Result<(Epoch, Past), StoreError> {
-    let ledger = store.ledger(job)?;
-    Ok((store.epoch(job)?, Past::of(&ledger)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{Failure, Flaky, job};
+
+    #[tokio::test]
+    async fn an_epoch_whose_answer_was_lost_is_not_somebody_else_s() {
+        let store = Flaky::new();
+        for (epoch, failure) in [(1, Failure::AnswerLost), (2, Failure::Unavailable)] {
+            store.fail(1, failure);
+            persist(&store, &job("a"), Epoch(epoch)).await.unwrap();
+            assert_eq!(store.epoch(&job("a")).await.unwrap(), Epoch(epoch));
+        }
+        let stolen = persist(&store, &job("a"), Epoch(2)).await;
+        assert!(matches!(stolen, Err(StoreError::Fenced { .. })), "{stolen:?}");
+        store.fail(1, Failure::Deposed);
+        let deposed = persist(&store, &job("a"), Epoch(3)).await;
+        assert!(matches!(deposed, Err(StoreError::Deposed { .. })), "{deposed:?}");
+    }
 }

@@ -3,7 +3,11 @@
 //! | module | what it does |
 //! |---|---|
 //! | `services` | gRPC in and out; no decisions |
+//! | [`leadership`] | whether this coordinator leads: alone, or elected among several |
+//! | `reign` | one leadership from beginning to end: its actor and recorder |
 //! | `actor` | owns all jobs and nodes; places jobs on slots |
+//! | `nodes` | the machines: whose daemons are connected, what runs in their slots |
+//! | `submission` | a job on its way in |
 //! | `run` | one job: its machine, its ranks' streams, its watchers |
 //! | [`store`] | what survives: jobs, epochs, ledger, checkpoints |
 //! | `recorder` | writes ledger and logs off the steps' path |
@@ -15,41 +19,56 @@
 
 mod actor;
 pub mod jsonl;
+pub mod leadership;
 pub mod ledger_log;
+mod nodes;
 mod recorder;
+mod reign;
 mod run;
 mod services;
 pub mod store;
+mod submission;
 pub mod summary;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_proto::wire::jobs_server::JobsServer;
 use lockstep_proto::wire::nodes_server::NodesServer;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use actor::{Actor, Message};
-use recorder::Recorder;
-use services::Services;
-use store::{Store, StoreError};
+use leadership::Seat;
+use services::{Services, Standing};
+use store::StoreError;
 
-/// Messages that may wait for the actor.
-const INBOX: usize = 4096;
+/// A silent peer is given up after these two: sooner than its lease runs out.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(500);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_millis(1_250);
 
 /// How to run a coordinator.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// The folder of its store.
-    pub state: PathBuf,
+    /// What it keeps, and where.
+    pub store: StoreOptions,
+    /// The URL at which workers, people and other coordinators find it; by default the address it listens on.
+    pub advertise: Option<String>,
+}
+
+/// Which store to use.
+#[derive(Clone, Debug)]
+pub enum StoreOptions {
+    /// A file in this folder, for one coordinator.
+    Redb(PathBuf),
+    /// An etcd cluster, for several coordinators.
+    #[cfg(feature = "etcd")]
+    Etcd(store::etcd::Options),
 }
 
 /// Why a coordinator cannot run.
@@ -62,6 +81,15 @@ pub enum Error {
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
+    },
+    /// Others could not find it.
+    #[error(
+        "listen on {address}: this says nothing of where others find this coordinator; add --advertise http://HOST:{port}",
+        port = address.port()
+    )]
+    Advertise {
+        /// Where it listens.
+        address: SocketAddr,
     },
     /// The store cannot be used.
     #[error(transparent)]
@@ -78,7 +106,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Coordinator {
     listener: TcpListener,
-    store: Arc<Store>,
+    seat: Seat,
+    advertise: String,
 }
 
 impl Coordinator {
@@ -88,11 +117,26 @@ impl Coordinator {
     /// When either cannot be had.
     pub async fn bind(options: &Options) -> Result<Self, Error> {
         let address = options.listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| Error::Listen { address, source })?;
-        let store = Arc::new(Store::open(&options.state)?);
-        Ok(Self { listener, store })
+        let listen = |source| Error::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let bound = listener.local_addr().map_err(listen)?;
+        let advertise = options.advertise.clone();
+        let seat = match &options.store {
+            StoreOptions::Redb(folder) => Seat::alone(store::redb::Redb::open(folder)?),
+            #[cfg(feature = "etcd")]
+            StoreOptions::Etcd(etcd) => {
+                if advertise.is_none() && bound.ip().is_unspecified() {
+                    return Err(Error::Advertise { address: bound });
+                }
+                let url = advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
+                Seat::elected(etcd, url).await?
+            }
+        };
+        Ok(Self {
+            listener,
+            seat,
+            advertise: advertise.unwrap_or_else(|| format!("http://{bound}")),
+        })
     }
 
     /// Where it listens.
@@ -103,35 +147,23 @@ impl Coordinator {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown`; what was committed is written before it returns.
+    /// Serves until `shutdown`; what was committed is written, and the leadership given up, before it returns.
     ///
     /// # Errors
     /// When the store or the server fails.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let (inbox, messages) = mpsc::channel(INBOX);
-        let failures = inbox.clone().downgrade();
-        let failed = move |job, reason| {
-            if let Some(inbox) = failures.upgrade() {
-                inbox.blocking_send(Message::RecordsFailed { job, reason }).ok();
-            }
-        };
-        let recorder = Recorder::start(Arc::clone(&self.store), failed).map_err(Error::Recorder)?;
-        let actor = Actor::new(self.store, recorder.clone(), inbox.clone())?;
-        let actor = tokio::spawn(actor.run(messages));
-        let services = Services::new(inbox);
+        let (standing_in, standing) = watch::channel(Standing::Standby { leader: None });
+        let services = Services::new(standing, self.advertise);
         let server = Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(2)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(JobsServer::new(services.clone()))
             .add_service(NodesServer::new(services));
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        // Open streams would keep a graceful stop waiting for ever: the server ends with the reign.
         tokio::select! {
-            served = server.serve_with_incoming(incoming) => served?,
-            () = shutdown.cancelled() => {}
+            served = server.serve_with_incoming(incoming) => Ok(served?),
+            reigned = reign::follow(self.seat, &standing_in, &shutdown) => reigned,
         }
-        // Open streams would keep a graceful stop waiting for ever: the actor ends with them.
-        actor.abort();
-        recorder.flush().await;
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_engine::ids::{Epoch, JobId, Step, WorkerId};
 use lockstep_engine::job::{Command, Event, Guard, Job, NoteKind, Outcome, Past, Phase, Rules};
-use lockstep_engine::placement::Demand;
+use lockstep_engine::placement::{Demand, Slot};
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
 use lockstep_faults::Point;
@@ -14,8 +14,8 @@ use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 
 use crate::recorder::{Log, Recorder};
-use crate::store::{Change, JobRecord, State, Store, StoreError};
-use crate::summary::{Evaluation, Seen, Summary};
+use crate::store::{Change, JobRecord, State};
+use crate::summary::{Evaluation, Seen};
 
 /// Down to a rank.
 pub(crate) type RankSender = mpsc::Sender<Result<wire::RankDown, Status>>;
@@ -30,7 +30,11 @@ pub(crate) struct Run {
     pub(crate) record: JobRecord,
     pub(crate) spec: Spec,
     machine: Job,
-    ranks: BTreeMap<WorkerId, RankSender>,
+    /// Commands that wait for the epoch before them to be stored.
+    waiting: VecDeque<Command>,
+    persisting: Option<Epoch>,
+    /// With the number of the stream that counts.
+    ranks: BTreeMap<WorkerId, (u64, RankSender)>,
     updates: broadcast::Sender<wire::Update>,
     notes: Tail,
     logs: Tail,
@@ -82,13 +86,14 @@ pub(crate) enum Effect {
     Kill(WorkerId),
     /// Place no worker of this job in the worker's slot again, for this reason.
     Quarantine(WorkerId, String),
+    /// Store the epoch, then say [`Run::persisted`].
+    Persist(Epoch),
     /// The job is done; its summary is due once all records are written.
     Summarize,
 }
 
 /// The tools that a run works with.
 pub(crate) struct Tools<'a> {
-    pub(crate) store: &'a Store,
     pub(crate) recorder: &'a Recorder,
     pub(crate) now: Instant,
 }
@@ -123,6 +128,8 @@ impl Run {
             record,
             spec,
             machine: Job::new(rules, epoch, past),
+            waiting: VecDeque::new(),
+            persisting: None,
             ranks: BTreeMap::new(),
             updates: broadcast::channel(4096).0,
             notes,
@@ -177,7 +184,7 @@ impl Run {
     }
 
     /// A rank's stream is open: tell it what to do.
-    pub(crate) fn connect(&mut self, worker: WorkerId, down: RankSender) {
+    pub(crate) fn connect(&mut self, worker: WorkerId, connection: u64, down: RankSender) {
         let what = if self.is_over() {
             wire::rank_down::What::Ended(wire::Ended {
                 how: self.record.reason.clone(),
@@ -188,8 +195,21 @@ impl Run {
                 out: self.record.out.display().to_string(),
             })
         };
-        self.ranks.insert(worker.clone(), down);
+        self.ranks.insert(worker.clone(), (connection, down));
         self.send(&worker, what);
+    }
+
+    /// Whether this is the stream that counts of a rank.
+    pub(crate) fn is_connected(&self, worker: &WorkerId, connection: u64) -> bool {
+        self.ranks
+            .get(worker)
+            .is_none_or(|(counts, _)| *counts == connection)
+    }
+
+    /// Whether the stream of a rank in this slot is open.
+    pub(crate) fn has_rank_in(&self, slot: &Slot) -> bool {
+        let there = |worker: &WorkerId| worker.node == slot.node && worker.slot == slot.slot;
+        self.ranks.keys().any(there)
     }
 
     /// A rank's stream is closed.
@@ -216,7 +236,7 @@ impl Run {
     }
 
     fn send(&mut self, worker: &WorkerId, what: wire::rank_down::What) {
-        let Some(down) = self.ranks.get(worker) else {
+        let Some((_, down)) = self.ranks.get(worker) else {
             return;
         };
         if down.try_send(Ok(wire::RankDown { what: Some(what) })).is_err() {
@@ -231,16 +251,35 @@ impl Run {
         if self.is_over() {
             return effects;
         }
-        let commands = self.machine.step(tools.now, event);
-        for command in commands {
-            if let Err(error) = self.carry_out(tools, command, &mut effects) {
-                tracing::error!(job = %self.name(), %error, "job fails");
-                effects.extend(self.fail(tools, error.to_string()));
-                return effects;
+        self.waiting.extend(self.machine.step(tools.now, event));
+        self.carry_on(tools, &mut effects);
+        effects
+    }
+
+    /// The epoch is stored: what waited for it goes on.
+    pub(crate) fn persisted(&mut self, tools: &Tools<'_>, epoch: Epoch) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.persisting == Some(epoch) {
+            self.persisting = None;
+            self.seen.epochs = epoch.0;
+            self.carry_on(tools, &mut effects);
+        }
+        effects
+    }
+
+    /// Carries out commands up to the next epoch that is not stored yet.
+    fn carry_on(&mut self, tools: &Tools<'_>, effects: &mut Vec<Effect>) {
+        while self.persisting.is_none() && !self.is_over() {
+            match self.waiting.pop_front() {
+                Some(Command::PersistEpoch(epoch)) => {
+                    self.persisting = Some(epoch);
+                    effects.push(Effect::Persist(epoch));
+                }
+                Some(command) => self.carry_out(tools, command, effects),
+                None => break,
             }
         }
         self.follow_phase(tools);
-        effects
     }
 
     /// Ends the job for a reason that the machine did not see.
@@ -251,18 +290,10 @@ impl Run {
         effects
     }
 
-    fn carry_out(
-        &mut self,
-        tools: &Tools<'_>,
-        command: Command,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), StoreError> {
+    fn carry_out(&mut self, tools: &Tools<'_>, command: Command, effects: &mut Vec<Effect>) {
         use wire::rank_down::What;
         match command {
-            Command::PersistEpoch(epoch) => {
-                tools.store.raise_epoch(self.name(), Epoch(epoch.0 - 1), epoch)?;
-                self.seen.epochs = epoch.0;
-            }
+            Command::PersistEpoch(_) => {} // the queue's affair
             Command::Announce(membership) => {
                 let message = wire::Membership::from(&membership);
                 for member in &membership.members {
@@ -329,7 +360,6 @@ impl Run {
             Command::Note { kind, text } => self.note(tools, kind, text),
             Command::End { outcome, .. } => self.end(tools, outcome, effects),
         }
-        Ok(())
     }
 
     fn record_step(&mut self, tools: &Tools<'_>, entry: lockstep_engine::ledger::Entry) {
@@ -431,9 +461,7 @@ impl Run {
 
     /// Stores the record and shows it to whoever watches.
     pub(crate) fn save(&mut self, tools: &Tools<'_>) {
-        if let Err(error) = tools.store.put_job(&self.record) {
-            tracing::error!(job = %self.name(), %error, "the job's state is not stored");
-        }
+        tools.recorder.job(self.record.clone());
         let job = self.describe();
         self.updates
             .send(wire::Update {
@@ -456,34 +484,35 @@ impl Run {
                 format!("cancelled after step {}", self.machine.committed()),
             ),
         };
-        for worker in self.ranks.keys().cloned().collect::<Vec<_>>() {
-            self.send(
-                &worker,
-                wire::rank_down::What::Ended(wire::Ended { how: reason.clone() }),
-            );
-        }
         self.record.reason = reason;
         self.record.state = state;
-        // A finished job is shown as such once its summary is there.
+        // A finished job is shown as such, and its ranks leave, once all is written: until then another coordinator
+        // may have to take it up.
         if state != State::Done {
-            self.save(tools);
-            tools.recorder.close(self.name());
+            self.close(tools);
         }
     }
 
-    /// Builds the summary from the ledger; all records must be written.
-    pub(crate) fn summarize(&mut self, tools: &Tools<'_>) {
-        let result = tools
-            .store
-            .ledger(self.name())
-            .map_err(|error| error.to_string())
-            .and_then(|ledger| {
-                let summary = Summary::new(&self.spec, &ledger, self.seen.clone());
-                let value = serde_json::to_value(&summary).map_err(|error| error.to_string())?;
-                let text = serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?;
-                write_whole(&self.record.out.join("summary.json"), &text)?;
-                Ok(value)
-            });
+    /// Stores how the job ended, and lets its ranks go.
+    fn close(&mut self, tools: &Tools<'_>) {
+        self.save(tools);
+        tools.recorder.close(self.name());
+        let how = self.record.reason.clone();
+        for worker in self.ranks.keys().cloned().collect::<Vec<_>>() {
+            self.send(
+                &worker,
+                wire::rank_down::What::Ended(wire::Ended { how: how.clone() }),
+            );
+        }
+    }
+
+    /// What the summary needs besides the ledger.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.clone()
+    }
+
+    /// The summary is written, or cannot be.
+    pub(crate) fn summarized(&mut self, tools: &Tools<'_>, result: Result<serde_json::Value, String>) {
         match result {
             Ok(value) => self.record.summary = Some(value),
             Err(error) => {
@@ -491,8 +520,7 @@ impl Run {
                 self.record.reason = format!("write the summary: {error}");
             }
         }
-        self.save(tools);
-        tools.recorder.close(self.name());
+        self.close(tools);
     }
 
     /// The job as people see it.
@@ -543,10 +571,92 @@ pub(crate) fn unix_ms() -> u64 {
         .map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
-/// Writes a file under a temporary name and renames it into place.
-fn write_whole(path: &std::path::Path, text: &str) -> Result<(), String> {
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|error| format!("{}: {error}", path.display()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{Flaky, record};
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
+    use wire::rank_down::What;
+
+    fn worker(slot: u32) -> WorkerId {
+        WorkerId {
+            node: "n".parse().unwrap(),
+            slot,
+            incarnation: 1,
+        }
+    }
+
+    fn joined(worker: &WorkerId) -> Event {
+        Event::Joined {
+            worker: worker.clone(),
+            address: ([127, 0, 0, 1], 7).into(),
+            checkpoints: Vec::new(),
+            offer: None,
+        }
+    }
+
+    /// What a rank was told since it was asked last.
+    fn told(down: &mut mpsc::Receiver<Result<wire::RankDown, Status>>) -> Vec<What> {
+        std::iter::from_fn(|| down.try_recv().ok()?.ok()?.what).collect()
+    }
+
+    #[tokio::test]
+    async fn an_epoch_is_announced_once_it_is_stored_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = Spec::parse("[job]\nname = \"a\"\n[elastic]\nmin_workers = 1\nmax_workers = 2\n").unwrap();
+        let out = folder.path().to_owned();
+        let mut run = Run::new(
+            JobRecord {
+                out,
+                ..record("a", 1)
+            },
+            spec,
+            Vec::new(),
+            (Epoch(6), Step(0)),
+        );
+        let over = CancellationToken::new();
+        let recorder = Recorder::start(Arc::new(Flaky::new()), over, |_| ()).unwrap();
+        let at = |seconds| Tools {
+            recorder: &recorder,
+            now: Instant(Duration::from_secs(seconds)),
+        };
+        let (first, second) = (worker(0), worker(1));
+        let (down, mut to_first) = mpsc::channel(64);
+        run.connect(first.clone(), 1, down);
+        assert!(matches!(told(&mut to_first)[..], [What::Welcome(_)]));
+        run.give(&at(0), Event::Expected(1));
+        let effects = run.give(&at(0), joined(&first));
+        assert_eq!(effects, [Effect::Persist(Epoch(7))]);
+        assert!(told(&mut to_first).is_empty(), "not stored yet");
+
+        // Meanwhile another one joins and leaves: the machine goes on, its words wait.
+        let (down, mut to_second) = mpsc::channel(64);
+        run.connect(second.clone(), 2, down);
+        assert_eq!(run.give(&at(1), joined(&second)), []);
+        assert_eq!(run.give(&at(1), Event::Heartbeat(first.clone())), []);
+        assert!(told(&mut to_first).is_empty());
+        assert_eq!(run.persisted(&at(1), Epoch(6)), [], "of an older one");
+        assert!(told(&mut to_first).is_empty());
+
+        run.persisted(&at(1), Epoch(7));
+        let words = told(&mut to_first);
+        assert!(
+            words
+                .iter()
+                .any(|what| matches!(what, What::Membership(membership) if membership.epoch == 7)),
+            "{words:?}"
+        );
+        assert!(matches!(told(&mut to_second)[..], [What::Welcome(_)]));
+
+        // A job that ends forgets what waited.
+        assert_eq!(
+            run.disconnect(&at(2), first, "gone".into()),
+            [Effect::Persist(Epoch(8))]
+        );
+        run.fail(&at(2), "the disk is full".into());
+        assert_eq!(run.persisted(&at(2), Epoch(8)), []);
+        let words = told(&mut to_second);
+        assert!(matches!(words[..], [What::Ended(_)]), "{words:?}");
+    }
 }

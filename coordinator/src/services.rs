@@ -1,4 +1,6 @@
 //! The gRPC services: wire in, messages to the actor, wire out. No decision is made here.
+//!
+//! A coordinator that does not lead has no actor: it answers every call with where the leader is.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -11,14 +13,16 @@ use lockstep_engine::ledger::Span;
 use lockstep_engine::rank::Reduced;
 use lockstep_engine::spec::Spec;
 use lockstep_proto::convert::{address, required};
-use lockstep_proto::{WireError, check_version, wire};
+use lockstep_proto::{LEADER_KEY, WireError, check_version, wire};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::actor::{Message, Submission};
+use crate::actor::Message;
+use crate::nodes::Daemon;
+use crate::submission::Submission;
 use crate::summary::Evaluation;
 
 /// A stream of replies.
@@ -27,30 +31,100 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Messages that may wait for a rank or daemon before it counts as dead.
 const DOWN_QUEUE: usize = 256;
 
-/// Both services, on one actor.
+/// Numbers streams: each gets one unlike any other.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this coordinator leads.
+#[derive(Clone, Debug)]
+pub(crate) enum Standing {
+    /// Its actor decides.
+    Leading(mpsc::Sender<Message>),
+    /// Another one leads, at this URL if it is known.
+    Standby { leader: Option<String> },
+}
+
+impl Standing {
+    /// The answer of a coordinator that does not lead.
+    fn redirect(&self) -> Status {
+        let Self::Standby { leader: Some(leader) } = self else {
+            return Status::unavailable(
+                "this coordinator does not lead, and knows of none that does; try again",
+            );
+        };
+        let mut status =
+            Status::unavailable(format!("this coordinator does not lead; the leader is {leader}"));
+        if let Ok(value) = leader.parse() {
+            status.metadata_mut().insert(LEADER_KEY, value);
+        }
+        status
+    }
+}
+
+/// Both actor.
 #[derive(Clone)]
 pub(crate) struct Services {
+    standing: watch::Receiver<Standing>,
+    /// The URL at which this coordinator is found.
+    advertise: String,
+}
+
+/// One actor, which one call speaks to from its beginning to its end.
+#[derive(Clone)]
+struct Desk {
     actor: mpsc::Sender<Message>,
+    standing: watch::Receiver<Standing>,
 }
 
 impl Services {
-    pub(crate) fn new(actor: mpsc::Sender<Message>) -> Self {
-        Self { actor }
+    pub(crate) fn new(standing: watch::Receiver<Standing>, advertise: String) -> Self {
+        Self { standing, advertise }
     }
 
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Status> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(message(reply)).await?;
-        answer.await.map_err(|_| stopping())
-    }
-
-    async fn tell(&self, message: Message) -> Result<(), Status> {
-        self.actor.send(message).await.map_err(|_| stopping())
+    /// The actor, if this coordinator leads.
+    fn desk(&self) -> Result<Desk, Status> {
+        let standing = self.standing.borrow();
+        match &*standing {
+            Standing::Leading(actor) => Ok(Desk {
+                actor: actor.clone(),
+                standing: self.standing.clone(),
+            }),
+            Standing::Standby { .. } => Err(standing.redirect()),
+        }
     }
 }
 
-fn stopping() -> Status {
-    Status::unavailable("the coordinator is stopping")
+impl Desk {
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(message(reply)).await?;
+        answer.await.map_err(|_| self.closed())
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), Status> {
+        self.actor.send(message).await.map_err(|_| self.closed())
+    }
+
+    /// Whether its actor does not lead any more.
+    fn is_over(&self) -> bool {
+        !matches!(&*self.standing.borrow(), Standing::Leading(actor) if actor.same_channel(&self.actor))
+    }
+
+    fn closed(&self) -> Status {
+        if self.is_over() {
+            self.standing.borrow().redirect()
+        } else {
+            Status::unavailable("the coordinator is stopping")
+        }
+    }
+
+    /// These replies, and when they end because the actor leads no more, where the leader is.
+    fn replies<T: Send + 'static>(
+        self,
+        replies: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Replies<T> {
+        let why = move |()| self.is_over().then(|| Err(self.closed()));
+        Box::pin(replies.chain(tokio_stream::once(()).filter_map(why)))
+    }
 }
 
 fn job_name(text: &str) -> Result<JobId, Status> {
@@ -64,9 +138,33 @@ fn no_job(name: &str) -> Status {
     ))
 }
 
+fn node_name(text: &str) -> Result<NodeId, Status> {
+    text.parse()
+        .map_err(|error: lockstep_engine::ids::InvalidId| Status::invalid_argument(error.to_string()))
+}
+
 #[tonic::async_trait]
 impl wire::jobs_server::Jobs for Services {
+    async fn leader(&self, _: Request<wire::LeaderRequest>) -> Result<Response<wire::LeaderReply>, Status> {
+        self.desk()?;
+        let url = self.advertise.clone();
+        Ok(Response::new(wire::LeaderReply { url }))
+    }
+
+    async fn nodes(&self, _: Request<wire::NodesRequest>) -> Result<Response<wire::NodesReply>, Status> {
+        let nodes = self.desk()?.ask(Message::Nodes).await?;
+        Ok(Response::new(wire::NodesReply { nodes }))
+    }
+
+    async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::Node>, Status> {
+        let wire::DrainRequest { node, drained } = request.into_inner();
+        let node = node_name(&node)?;
+        let ask = |reply| Message::Drain { node, drained, reply };
+        Ok(Response::new(self.desk()?.ask(ask).await??))
+    }
+
     async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::Job>, Status> {
+        let desk = self.desk()?;
         let wire::SubmitRequest {
             spec: source,
             out,
@@ -107,19 +205,19 @@ impl wire::jobs_server::Jobs for Services {
             kills,
         });
         Ok(Response::new(
-            self.ask(|reply| Message::Submit(submission, reply)).await??,
+            desk.ask(|reply| Message::Submit(submission, reply)).await??,
         ))
     }
 
     async fn get(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::Job>, Status> {
         let name = request.into_inner().name;
         let job = job_name(&name)?;
-        let found = self.ask(|reply| Message::Get(job, reply)).await?;
+        let found = self.desk()?.ask(|reply| Message::Get(job, reply)).await?;
         found.map(Response::new).ok_or_else(|| no_job(&name))
     }
 
     async fn list(&self, _: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
-        let jobs = self.ask(Message::List).await?;
+        let jobs = self.desk()?.ask(Message::List).await?;
         Ok(Response::new(wire::ListReply { jobs }))
     }
 
@@ -128,7 +226,8 @@ impl wire::jobs_server::Jobs for Services {
     async fn watch(&self, request: Request<wire::JobRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let name = request.into_inner().name;
         let job = job_name(&name)?;
-        let (now, live) = self
+        let desk = self.desk()?;
+        let (now, live) = desk
             .ask(|reply| Message::Watch(job, reply))
             .await?
             .ok_or_else(|| no_job(&name))?;
@@ -147,9 +246,8 @@ impl wire::jobs_server::Jobs for Services {
                 over = matches!(&update.what, Some(wire::update::What::Job(job)) if is_over(job));
                 go_on
             });
-        Ok(Response::new(Box::pin(
-            tokio_stream::once(first).chain(rest).map(Ok),
-        )))
+        let updates = tokio_stream::once(first).chain(rest).map(Ok);
+        Ok(Response::new(desk.replies(updates)))
     }
 
     type TailStream = Replies<wire::Line>;
@@ -158,12 +256,13 @@ impl wire::jobs_server::Jobs for Services {
         let wire::TailRequest { name, follow, logs } = request.into_inner();
         let job = job_name(&name)?;
         let of = job.clone();
-        let (lines, live) = self
+        let desk = self.desk()?;
+        let (lines, live) = desk
             .ask(|reply| Message::Tail { job: of, logs, reply })
             .await?
             .ok_or_else(|| no_job(&name))?;
         let (to, replies) = mpsc::channel(64);
-        let services = self.clone();
+        let actor = desk.clone();
         tokio::spawn(async move {
             for text in lines {
                 if to.send(Ok(wire::Line { text })).await.is_err() {
@@ -173,8 +272,7 @@ impl wire::jobs_server::Jobs for Services {
             let Some(mut live) = live.filter(|_| follow) else {
                 return;
             };
-            let Ok(Some((_, Some(mut updates)))) = services.ask(|reply| Message::Watch(job, reply)).await
-            else {
+            let Ok(Some((_, Some(mut updates)))) = actor.ask(|reply| Message::Watch(job, reply)).await else {
                 return;
             };
             loop {
@@ -194,13 +292,13 @@ impl wire::jobs_server::Jobs for Services {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
+        Ok(Response::new(desk.replies(ReceiverStream::new(replies))))
     }
 
     async fn cancel(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::Job>, Status> {
         let name = request.into_inner().name;
         let job = job_name(&name)?;
-        let found = self.ask(|reply| Message::Cancel(job, reply)).await?;
+        let found = self.desk()?.ask(|reply| Message::Cancel(job, reply)).await?;
         found.map(Response::new).ok_or_else(|| no_job(&name))
     }
 }
@@ -221,37 +319,43 @@ impl wire::nodes_server::Nodes for Services {
         &self,
         request: Request<Streaming<wire::DaemonUp>>,
     ) -> Result<Response<Self::DaemonStream>, Status> {
-        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+        let desk = self.desk()?;
+        let address = request.remote_addr().map(|address| address.ip().to_string());
         let mut up = request.into_inner();
         let Some(wire::daemon_up::What::Hello(hello)) = next(&mut up).await?.and_then(|up| up.what) else {
             return Err(WireError::Missing("hello").into());
         };
         check_version(&hello.version).map_err(Status::failed_precondition)?;
-        let node: NodeId = hello
-            .node
-            .parse()
-            .map_err(|e: lockstep_engine::ids::InvalidId| Status::invalid_argument(e.to_string()))?;
+        let node = node_name(&hello.node)?;
+        let running = hello.running.into_iter().map(running_rank);
+        let running = running.collect::<Result<Vec<_>, Status>>()?;
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let (down, replies) = mpsc::channel(DOWN_QUEUE);
+        let daemon = Daemon {
+            connection,
+            incarnation: incarnation("hello.incarnation", hello.incarnation)?,
+            address: address.unwrap_or_default(),
+            interface: hello.interface,
+            slots: hello.slots,
+            down,
+        };
         let connected = |reply| Message::DaemonConnected {
             node: node.clone(),
-            slots: hello.slots,
-            connection,
-            down,
+            daemon,
+            running,
             reply,
         };
-        self.ask(connected).await?.map_err(Status::already_exists)?;
-        let services = self.clone();
+        desk.ask(connected).await?.map_err(Status::already_exists)?;
+        let actor = desk.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
-                match services.daemon_message(message).await {
-                    Ok(()) => {}
-                    Err(status) => tracing::warn!(%node, %status, "message from the daemon dropped"),
+                if let Err(status) = actor.daemon_message(&node, connection, message).await {
+                    tracing::warn!(%node, %status, "message from the daemon dropped");
                 }
             }
-            services.tell(Message::DaemonGone { node, connection }).await.ok();
+            actor.tell(Message::DaemonGone { node, connection }).await.ok();
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
+        Ok(Response::new(desk.replies(ReceiverStream::new(replies))))
     }
 
     type RankStream = Replies<wire::RankDown>;
@@ -260,6 +364,7 @@ impl wire::nodes_server::Nodes for Services {
         &self,
         request: Request<Streaming<wire::RankUp>>,
     ) -> Result<Response<Self::RankStream>, Status> {
+        let desk = self.desk()?;
         let mut up = request.into_inner();
         let Some(wire::rank_up::What::Hello(hello)) = next(&mut up).await?.and_then(|up| up.what) else {
             return Err(WireError::Missing("hello").into());
@@ -269,15 +374,17 @@ impl wire::nodes_server::Nodes for Services {
         let worker: WorkerId = required("hello.worker", hello.worker)?.try_into()?;
         let (down, replies) = mpsc::channel(DOWN_QUEUE);
         let (of, who) = (job.clone(), worker.clone());
-        self.ask(|reply| Message::RankConnected {
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        desk.ask(|reply| Message::RankConnected {
             job: of,
             worker: who,
+            connection,
             down,
             reply,
         })
         .await?
         .map_err(Status::not_found)?;
-        let services = self.clone();
+        let actor = desk.clone();
         tokio::spawn(async move {
             let reason = loop {
                 match up.message().await {
@@ -289,7 +396,7 @@ impl wire::nodes_server::Nodes for Services {
                                 event,
                                 evaluation,
                             };
-                            if services.tell(message).await.is_err() {
+                            if actor.tell(message).await.is_err() {
                                 return;
                             }
                         }
@@ -299,12 +406,17 @@ impl wire::nodes_server::Nodes for Services {
                     Err(status) => break format!("its connection broke: {}", status.message()),
                 }
             };
-            services
-                .tell(Message::RankGone { job, worker, reason })
+            actor
+                .tell(Message::RankGone {
+                    job,
+                    worker,
+                    connection,
+                    reason,
+                })
                 .await
                 .ok();
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
+        Ok(Response::new(desk.replies(ReceiverStream::new(replies))))
     }
 }
 
@@ -315,12 +427,36 @@ async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
         .map_err(|_| Status::deadline_exceeded("no hello within 10 s"))?
 }
 
-impl Services {
-    async fn daemon_message(&self, message: wire::DaemonUp) -> Result<(), Status> {
+fn incarnation(field: &'static str, bytes: Vec<u8>) -> Result<u128, Status> {
+    let bytes: [u8; 16] = bytes.try_into().map_err(|bytes: Vec<u8>| WireError::Invalid {
+        field,
+        problem: format!("{} bytes, not 16", bytes.len()),
+    })?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+fn running_rank(rank: wire::RunningRank) -> Result<(JobId, WorkerId), Status> {
+    let worker = required("running.worker", rank.worker)?.try_into()?;
+    Ok((job_name(&rank.job)?, worker))
+}
+
+impl Desk {
+    async fn daemon_message(
+        &self,
+        node: &NodeId,
+        connection: u64,
+        message: wire::DaemonUp,
+    ) -> Result<(), Status> {
         use wire::daemon_up::What;
         match required("message", message.what)? {
             What::Hello(_) => Err(Status::invalid_argument("a second hello")),
-            What::Heartbeat(_) => Ok(()),
+            What::Heartbeat(_) => {
+                self.tell(Message::DaemonHeard {
+                    node: node.clone(),
+                    connection,
+                })
+                .await
+            }
             What::Exited(exited) => {
                 let job = job_name(&exited.job)?;
                 let worker = required("exited.worker", exited.worker)?.try_into()?;

@@ -1,8 +1,12 @@
 //! `summary.json`: what a finished run was, measured.
 
+use std::path::Path;
+
 use lockstep_engine::ledger::{Entry, audit};
 use lockstep_engine::spec::Spec;
 use serde::{Deserialize, Serialize};
+
+use crate::store::Store;
 
 /// What the coordinator saw besides the ledger.
 #[derive(Clone, Debug, Default)]
@@ -99,4 +103,30 @@ impl Summary {
             wall_seconds: seen.wall_seconds,
         }
     }
+}
+
+/// Writes `summary.json` in the run's folder, from the ledger: all records must be written before. Gives it as JSON.
+pub(crate) async fn write(
+    store: &dyn Store,
+    spec: &Spec,
+    out: &Path,
+    seen: Seen,
+) -> Result<serde_json::Value, String> {
+    let ledger = store
+        .ledger(&spec.job.name)
+        .await
+        .map_err(|error| error.to_string())?;
+    let summary = Summary::new(spec, &ledger, seen);
+    let value = serde_json::to_value(&summary).map_err(|error| error.to_string())?;
+    let text = serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?;
+    let path = out.join("summary.json");
+    let temporary = path.with_extension("tmp");
+    let written = async {
+        tokio::fs::write(&temporary, text).await?;
+        tokio::fs::rename(&temporary, &path).await
+    };
+    written
+        .await
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(value)
 }

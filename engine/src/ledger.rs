@@ -35,14 +35,10 @@ pub struct Entry {
     /// Whether its gradient was thrown away: its samples are used up, the weights are those before it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
-}
-
-impl Entry {
-    /// Whether it was skipped without being computed, since the job went back to a state before it.
-    #[must_use]
-    pub fn is_unseen(&self) -> bool {
-        self.skipped && self.digest.is_empty()
-    }
+    /// The job went back to a state before this step, and skipped all steps up to that one without computing them: a run
+    /// that counts as a whole or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_to: Option<Step>,
 }
 
 fn nan_for_null<'de, D: serde::Deserializer<'de>>(source: D) -> Result<f32, D::Error> {
@@ -159,6 +155,7 @@ mod tests {
             spans,
             milliseconds: 0.0,
             skipped: false,
+            unseen_to: None,
         }
     }
 

@@ -9,6 +9,7 @@
 //! | [`spec`] | the job spec: every field, default and bound |
 //! | [`job`] | the coordinator's machine for one job |
 //! | [`rank`] | a rank's machine |
+//! | [`lead`] | which of several coordinators leads |
 //! | [`membership`] | who takes part in an epoch |
 //! | [`placement`] | which job gets which free slot |
 //! | [`ledger`] | committed steps, and which samples they used |
@@ -16,16 +17,20 @@
 //! | [`time`] | time as an argument |
 //! | [`geometry`] | microbatches, lanes, the fixed tree, who computes what |
 //! | [`order`] | which sample comes when |
+//! | [`plants`] | bugs for tests to find |
 //! | [`random`] | counter-based numbers and the keyed permutation |
 
 pub mod geometry;
 pub mod ids;
 pub mod job;
+pub mod lead;
 pub mod ledger;
 pub mod lineage;
 pub mod membership;
 pub mod order;
 pub mod placement;
+#[cfg_attr(not(feature = "plants"), doc(hidden))]
+pub mod plants;
 pub mod random;
 pub mod rank;
 pub mod spec;

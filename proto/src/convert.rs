@@ -281,6 +281,7 @@ impl TryFrom<wire::Entry> for Entry {
 impl From<&Offer> for wire::Offer {
     fn from(offer: &Offer) -> Self {
         Self {
+            epoch: offer.epoch.0,
             held: offer.held.0,
             lanes: offer.lanes.iter().map(|lane| lane.0).collect(),
             members: offer.members.iter().map(Into::into).collect(),
@@ -293,6 +294,7 @@ impl TryFrom<wire::Offer> for Offer {
     type Error = WireError;
     fn try_from(offer: wire::Offer) -> Result<Self, WireError> {
         Ok(Self {
+            epoch: Epoch(offer.epoch),
             held: Step(offer.held),
             lanes: offer.lanes.into_iter().map(Lane).collect(),
             members: offer
@@ -373,6 +375,7 @@ mod tests {
             skipped: true,
         };
         let offer = Offer {
+            epoch: Epoch(3),
             held: Step(9),
             lanes: vec![Lane(1), Lane(3)],
             members: vec![worker],

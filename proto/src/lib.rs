@@ -25,6 +25,12 @@ pub use convert::WireError;
 /// The version that both sides of a stream must share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How often a node daemon says that it is alive.
+pub const DAEMON_HEARTBEAT: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The metadata key under which a coordinator that does not lead names the leader's URL.
+pub const LEADER_KEY: &str = "lockstep-leader";
+
 /// Checks a peer's version.
 ///
 /// # Errors

@@ -21,7 +21,16 @@ impl Coordinator {
 
     /// Starts one with its store in `state`.
     pub(crate) fn start_at(place: &Place, listen: &str) -> Self {
-        let process = place.start(&format!("coordinator --listen {listen} --state state"));
+        Self::start_with(place, listen, "--state state")
+    }
+
+    /// Starts one on any free port of loopback, with its store in an etcd at `etcd`.
+    pub(crate) fn start_on_etcd(place: &Place, etcd: &str) -> Self {
+        Self::start_with(place, "127.0.0.1:0", &format!("--etcd {etcd} --lease-ms 2000"))
+    }
+
+    fn start_with(place: &Place, listen: &str, store: &str) -> Self {
+        let process = place.start(&format!("coordinator --listen {listen} {store}"));
         let line = process.await_out(|line| line.starts_with("listening on "));
         let url = line.trim_start_matches("listening on ").to_owned();
         Self { process, url }
@@ -34,12 +43,7 @@ impl Coordinator {
 
     /// Starts a node daemon and waits until it is registered.
     pub(crate) fn worker(&self, place: &Place, name: &str, slots: u32) -> Process {
-        let url = &self.url;
-        let worker = place.start(&format!(
-            "worker --coordinator {url} --name {name} --slots {slots}"
-        ));
-        worker.await_err(|line| line.contains("registered with"));
-        worker
+        worker(place, &self.url, name, slots)
     }
 
     /// Waits until the coordinator says of a job what is `wanted`.
@@ -73,4 +77,13 @@ impl Coordinator {
             (_, last) => panic!("{name} is not {what}; it is {last:#?}"),
         }
     }
+}
+
+/// Starts a node daemon of the coordinators at `urls` and waits until it is registered with the one that leads.
+pub(crate) fn worker(place: &Place, urls: &str, name: &str, slots: u32) -> Process {
+    let worker = place.start(&format!(
+        "worker --coordinator {urls} --name {name} --slots {slots}"
+    ));
+    worker.await_err(|line| line.contains("registered with"));
+    worker
 }

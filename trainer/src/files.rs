@@ -62,6 +62,21 @@ pub(crate) fn write<T>(
     write().at("write", path)
 }
 
+/// Makes the first of `name(0)`, `name(1)`, … that is free; those that exist belong to other processes.
+pub(crate) fn first_free<T>(
+    name: impl Fn(usize) -> PathBuf,
+    make: impl Fn(&Path) -> std::io::Result<T>,
+) -> Result<(PathBuf, T)> {
+    let mut index = 0;
+    loop {
+        let path = name(index);
+        match make(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => index += 1,
+            made => return made.at("create", &path).map(|made| (path, made)),
+        }
+    }
+}
+
 /// The folder that holds `path`.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {

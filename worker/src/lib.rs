@@ -3,6 +3,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`daemon`] | registers the node, starts a rank process for each slot that the coordinator fills, relays logs |
+//! | [`endpoints`] | finds the coordinator that leads, among those there are |
+//! | `link` | a rank's stream to the coordinator, opened again when it breaks |
 //! | [`rank`] | the rank process: joins its job, runs until it is told to leave |
 //! | `link` | a rank's stream to the coordinator, opened again when it breaks |
 //! | `session` | carries the engine's rank machine between the coordinator's stream and the executor |
@@ -14,6 +16,7 @@
 
 mod checkpoints;
 pub mod daemon;
+pub mod endpoints;
 mod executor;
 pub mod lifeline;
 mod link;
@@ -22,16 +25,11 @@ pub mod rank;
 mod session;
 mod validation;
 
-use std::time::Duration;
-
-use lockstep_proto::wire::nodes_client::NodesClient;
-use tonic::transport::{Channel, Endpoint};
-
 /// Why a daemon or a rank process ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The coordinator's address cannot be read.
-    #[error("coordinator `{address}`: {problem}; give it as http://HOST:PORT")]
+    #[error("coordinator `{address}`: {problem}; give it as http://HOST:PORT, several with commas")]
     Address {
         /// As given.
         address: String,
@@ -48,6 +46,9 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// Somebody answers, but nobody leads.
+    #[error("no coordinator leads: {0}; see the coordinators' logs for why")]
+    Leaderless(String),
     /// The coordinator would not have us.
     #[error("the coordinator refused: {0}")]
     Refused(String),
@@ -71,44 +72,4 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-}
-
-impl Error {
-    /// A refusal in the coordinator's words.
-    fn refused(status: &tonic::Status) -> Self {
-        let message = status.message().to_owned();
-        match status.code() {
-            tonic::Code::FailedPrecondition => Self::Version(message),
-            tonic::Code::Unavailable | tonic::Code::Cancelled | tonic::Code::Unknown => Self::Lost(message),
-            _ => Self::Refused(message),
-        }
-    }
-}
-
-/// Opens a channel to the coordinator at `address`, a URL.
-async fn connect(address: &str) -> Result<NodesClient<Channel>, Error> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(|error| Error::Address {
-            address: address.to_owned(),
-            problem: error.to_string(),
-        })?
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| Error::Unreachable {
-        address: address.to_owned(),
-        problem: innermost(&error),
-    })?;
-    Ok(NodesClient::new(channel))
-}
-
-/// The last cause in a chain of errors, which says most.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

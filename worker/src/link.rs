@@ -3,87 +3,96 @@
 use std::time::Duration;
 
 use lockstep_proto::wire;
+use lockstep_proto::wire::nodes_client::NodesClient;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
-use crate::{Error, connect};
+use crate::Error;
+use crate::endpoints::{Endpoints, Leader};
 
 /// How long a rank holds its state without any coordinator.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Between two tries, at first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Between two tries to open a stream to a leader that was found.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Messages that may wait for the coordinator.
 const QUEUE: usize = 256;
 
 /// An open stream.
+#[derive(Debug)]
 pub(crate) struct Link {
-    coordinator: String,
+    coordinators: Endpoints,
     hello: wire::RankHello,
+    /// The URL of the leader that it goes to.
+    pub(crate) leader: String,
     pub(crate) up: mpsc::Sender<wire::RankUp>,
     pub(crate) down: Streaming<wire::RankDown>,
     pub(crate) welcome: wire::Welcome,
 }
 
-type Parts = (
-    mpsc::Sender<wire::RankUp>,
-    Streaming<wire::RankDown>,
-    wire::Welcome,
-);
-
 impl Link {
-    /// Opens the stream; `None` if the job is over.
-    pub(crate) async fn open(coordinator: &str, hello: wire::RankHello) -> Result<Option<Self>, Error> {
-        let parts = open(coordinator, &hello).await?;
-        Ok(parts.map(|(up, down, welcome)| Self {
-            coordinator: coordinator.to_owned(),
-            hello,
-            up,
-            down,
-            welcome,
-        }))
+    /// Opens the stream to whichever coordinator leads; `None` if the job is over.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Leaderless`] or [`Error::Lost`] when that did not succeed for five minutes; what
+    /// trying again would not change, at once.
+    pub(crate) async fn open(
+        coordinators: &Endpoints,
+        hello: wire::RankHello,
+    ) -> Result<Option<Self>, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let leader = coordinators.leader(left).await?;
+            match greet(coordinators, leader, &hello).await {
+                // It led a moment ago.
+                Err(Error::Lost(_)) if Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
+                result => return result,
+            }
+        }
     }
 
     /// Opens it again, to whichever coordinator leads now; `false` if the job is over.
+    ///
+    /// # Errors
+    /// As [`Link::open`].
     pub(crate) async fn reopen(&mut self) -> Result<bool, Error> {
-        let began = tokio::time::Instant::now();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match open(&self.coordinator, &self.hello).await {
-                Ok(Some((up, down, welcome))) => {
-                    (self.up, self.down, self.welcome) = (up, down, welcome);
-                    return Ok(true);
-                }
-                Ok(None) => return Ok(false),
-                Err(error @ (Error::Lost(_) | Error::Unreachable { .. })) => {
-                    if began.elapsed() >= PATIENCE {
-                        return Err(error);
-                    }
-                }
-                Err(error) => return Err(error),
+        match Self::open(&self.coordinators, self.hello.clone()).await? {
+            Some(link) => {
+                *self = link;
+                Ok(true)
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            None => Ok(false),
         }
     }
 }
 
-async fn open(coordinator: &str, hello: &wire::RankHello) -> Result<Option<Parts>, Error> {
-    let mut client = connect(coordinator).await?;
+async fn greet(
+    coordinators: &Endpoints,
+    leader: Leader,
+    hello: &wire::RankHello,
+) -> Result<Option<Link>, Error> {
     let (up, messages) = mpsc::channel(QUEUE);
-    let hello = wire::rank_up::What::Hello(hello.clone());
-    up.send(wire::RankUp { what: Some(hello) })
-        .await
-        .map_err(|_| Error::Lost("its stream is closed".to_owned()))?;
-    let reply = client
+    let what = Some(wire::rank_up::What::Hello(hello.clone()));
+    let closed = |_| Error::Lost("its stream is closed".to_owned());
+    up.send(wire::RankUp { what }).await.map_err(closed)?;
+    let refused = |status: Status| Error::refused(&status);
+    let reply = NodesClient::new(leader.channel)
         .rank(ReceiverStream::new(messages))
         .await
-        .map_err(|status| Error::refused(&status))?;
+        .map_err(refused)?;
     let mut down = reply.into_inner();
-    let first = down.message().await.map_err(|status| Error::refused(&status))?;
+    let first = down.message().await.map_err(refused)?;
     match first.and_then(|message| message.what) {
-        Some(wire::rank_down::What::Welcome(welcome)) => Ok(Some((up, down, welcome))),
+        Some(wire::rank_down::What::Welcome(welcome)) => Ok(Some(Link {
+            coordinators: coordinators.clone(),
+            hello: hello.clone(),
+            leader: leader.url,
+            up,
+            down,
+            welcome,
+        })),
         Some(wire::rank_down::What::Ended(_)) => Ok(None),
         other => Err(Error::Lost(format!("expected a welcome, got {other:?}"))),
     }

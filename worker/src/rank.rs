@@ -13,6 +13,7 @@ use lockstep_proto::{VERSION, wire};
 use tokio::sync::mpsc;
 
 use crate::Error;
+use crate::endpoints::Endpoints;
 use crate::executor::{Executor, Setup, Work};
 use crate::link::Link;
 use crate::session::{Inside, Session};
@@ -20,8 +21,8 @@ use crate::session::{Inside, Session};
 /// Which rank this is, and whose.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The coordinator's URL.
-    pub coordinator: String,
+    /// URLs of the coordinators.
+    pub coordinators: Endpoints,
     /// The job.
     pub job: JobId,
     /// This process.
@@ -41,7 +42,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         job: options.job.to_string(),
         worker: Some((&options.worker).into()),
     };
-    let Some(mut link) = Link::open(&options.coordinator, hello).await? else {
+    let Some(mut link) = Link::open(&options.coordinators, hello).await? else {
         return Ok(());
     };
     let spec =
@@ -57,7 +58,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         worker: options.worker.clone(),
         interface: options
             .interface
-            .unwrap_or_else(|| interface_towards(&options.coordinator)),
+            .unwrap_or_else(|| interface_towards(&link.leader)),
         on_peer_lost: Box::new(move |lost| drop(losses_in.send(lost))),
         work: work.clone(),
         on_written: Arc::new(move |written| drop(written_in.send(written))),
@@ -68,7 +69,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Err(reason) => return drop(started.send(Err(reason))),
         };
         let endpoint = executor.endpoint();
-        let parts = (endpoint.handle(), endpoint.local_addr(), executor.checkpoints());
+        let parts = (
+            endpoint.handle(),
+            endpoint.local_addr(),
+            executor.checkpoints(),
+            executor.void(),
+        );
         if started.send(Ok(parts)).is_ok() {
             executor.run(&queue, |ending| drop(endings_in.blocking_send(ending)));
         }
@@ -83,7 +89,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let started = start
         .await
         .map_err(|_| Error::Fatal("the executor thread ended while starting".to_owned()))?;
-    let (plane, address, checkpoints) = match started {
+    let (plane, address, checkpoints, void) = match started {
         Ok(parts) => parts,
         Err(reason) => return Err(last_words(&mut link, reason).await),
     };
@@ -95,6 +101,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         work,
         plane,
         checkpoints,
+        void,
         up: None,
         members: BTreeMap::new(),
         spans: BTreeMap::new(),

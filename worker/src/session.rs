@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockstep_collective::{Handle, PeerLost};
@@ -31,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) work: std::sync::mpsc::Sender<Work>,
     pub(crate) plane: Handle,
     pub(crate) checkpoints: Arc<Checkpoints>,
+    /// Tells the executor that its state is about to be forgotten.
+    pub(crate) void: Arc<AtomicBool>,
     /// Up to the coordinator; `None` while there is none.
     pub(crate) up: Option<mpsc::Sender<wire::RankUp>>,
     /// The members of the last announced epoch, to tell losses by name.
@@ -246,7 +249,10 @@ impl Session {
                 Command::Raise(epoch) => self.plane.raise(epoch),
                 Command::Run(task) => self.ask(Work::Task(task))?,
                 Command::Ready => {
-                    self.ask(Work::Forget)?;
+                    if self.machine.held().is_none() {
+                        self.void.store(true, Ordering::Release);
+                        self.ask(Work::Forget)?;
+                    }
                     self.ready().await?;
                 }
                 Command::Tell(word) => self.tell(word).await?,

@@ -11,15 +11,20 @@ use lockstep_engine::order::SampleOrder;
 use lockstep_engine::spec::Spec;
 use lockstep_trainer::{Batch, DType, DeviceName, Llama, Schedule, Trainer};
 
+use super::drills;
 use super::run::{Job, JobOptions, finished, locally};
 use crate::failure::Failure;
 use crate::output::{Format, table};
 use crate::progress::Progress;
 
-/// Measure speed on this machine.
+/// Measure speed and recovery on this machine.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Overhead(OverheadArgs),
+    Chaos(drills::ChaosArgs),
+    Soak(drills::SoakArgs),
+    Faults(drills::FaultsArgs),
+    Streams(drills::StreamsArgs),
     #[command(hide = true)]
     PlainLoop {
         /// A spec whose `data.dataset` is built.
@@ -71,6 +76,10 @@ struct Overhead {
 pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
         Command::Overhead(args) => overhead(args, format).await,
+        Command::Chaos(args) => drills::chaos(args, format).await,
+        Command::Soak(args) => drills::soak(args, format).await,
+        Command::Faults(args) => drills::faults(args, format).await,
+        Command::Streams(args) => drills::streams(args, format).await,
         Command::PlainLoop { spec } => plain_loop(&spec),
     }
 }

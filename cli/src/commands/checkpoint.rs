@@ -1,15 +1,16 @@
-//! `checkpoint ls`, `verify`, `export`.
+//! `checkpoint ls`, `verify`, `prune`, `export`.
 
 use std::path::{Path, PathBuf};
 
 use lockstep_data::Dataset;
-use lockstep_trainer::{DType, DeviceName, Export, Layout, Llama, checkpoint};
+use lockstep_trainer::checkpoint::{self, Policy};
+use lockstep_trainer::{DType, DeviceName, Export, Layout, Llama};
 
 use crate::exports::Exports;
 use crate::failure::Failure;
 use crate::output::{Format, count, table};
 
-/// List, verify and export checkpoints.
+/// List, verify, prune and export checkpoints.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List a run's checkpoints.
@@ -21,6 +22,20 @@ pub(crate) enum Command {
     Verify {
         /// A checkpoint's folder (`…/step-00000100`) or a run's.
         path: PathBuf,
+    },
+    /// Delete the checkpoints of a run that are not to be kept. The newest that verifies always stays.
+    Prune {
+        /// The run's folder. Nothing may be training into it.
+        run: PathBuf,
+        /// Keep so many of the newest.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        keep: u64,
+        /// Keep those, too, whose step is a multiple of N.
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        keep_every: u64,
+        /// Keep those N, too, that have the fewest validation bits per byte.
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        keep_best: u64,
     },
     /// Write a checkpoint as a model in Hugging Face's layout, and record that in the run's folder.
     Export {
@@ -36,7 +51,11 @@ pub(crate) enum Command {
 struct Row {
     step: u64,
     path: PathBuf,
+    /// None when the checkpoint does not verify, as with the two that follow.
     weights_blake3: Option<String>,
+    shards: Option<usize>,
+    validation_bits_per_byte: Option<f64>,
+    /// Of what is there.
     bytes: u64,
     problem: Option<String>,
 }
@@ -45,6 +64,27 @@ pub(crate) fn run(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
         Command::Ls { run } => list(&run, format),
         Command::Verify { path } => verify(&path, format),
+        Command::Prune {
+            run,
+            keep,
+            keep_every,
+            keep_best,
+        } => {
+            let policy = Policy {
+                keep,
+                keep_every,
+                keep_best,
+            };
+            let deleted = checkpoint::prune(&folder_of(&run)?, &policy)?;
+            let reply = serde_json::json!({ "deleted": deleted });
+            format.print(&reply, |_| match &deleted[..] {
+                [] => "nothing to delete".to_owned(),
+                steps => {
+                    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                    format!("deleted the checkpoints of steps {}", steps.join(", "))
+                }
+            })
+        }
         Command::Export { path, out } => {
             let written = export(&path, &out)?;
             let reply = serde_json::json!({ "model": out, "step": written });
@@ -88,27 +128,33 @@ fn list(run: &Path, format: Format) -> anyhow::Result<()> {
                     .sum()
             })
             .unwrap_or(0);
-        let (weights_blake3, problem) = match checkpoint::verify(&path) {
-            Ok(manifest) => (Some(manifest.weights_digest), None),
+        let (manifest, problem) = match checkpoint::verify(&path) {
+            Ok(manifest) => (Some(manifest), None),
             Err(error) => (None, Some(error.to_string())),
         };
         rows.push(Row {
             step: step.0,
             path,
-            weights_blake3,
+            shards: manifest.as_ref().map(|m| m.shards.len()),
+            validation_bits_per_byte: manifest.as_ref().and_then(|m| m.about.validation_bits_per_byte),
+            weights_blake3: manifest.map(|m| m.weights_digest),
             bytes,
             problem,
         });
     }
     format.print(&rows, |rows| {
         let cells = rows.iter().map(|row| {
-            let state = row
-                .problem
-                .clone()
-                .unwrap_or_else(|| row.weights_blake3.clone().unwrap_or_default());
-            [row.step.to_string(), count(row.bytes), state]
+            let state = row.problem.as_ref().or(row.weights_blake3.as_ref());
+            [
+                row.step.to_string(),
+                row.shards.map_or("-".to_owned(), |shards| shards.to_string()),
+                count(row.bytes),
+                row.validation_bits_per_byte
+                    .map_or("-".to_owned(), |score| format!("{score:.4}")),
+                state.cloned().unwrap_or_default(),
+            ]
         });
-        table(["step", "bytes", "weights"], cells)
+        table(["step", "shards", "bytes", "bits/byte", "weights"], cells)
     })
 }
 

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use lockstep_coordinator::{Coordinator, Options};
+use lockstep_coordinator::{Coordinator, Options, StoreOptions};
 use lockstep_engine::ids::{JobId, NodeId, WorkerId};
+use lockstep_worker::endpoints::Endpoints;
 use lockstep_worker::{daemon, lifeline, rank};
 use tokio_util::sync::CancellationToken;
 
 use super::log_to_stderr;
-use crate::client::DEFAULT;
+use crate::client::At;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output::line;
@@ -18,15 +19,37 @@ use crate::output::line;
 /// Run a coordinator: the process that jobs are submitted to and workers connect to.
 ///
 /// It prints the address that workers and people use, then serves until Ctrl-C or SIGTERM. Jobs survive it: started
-/// again with the same --state, it goes on with them from their newest checkpoints.
+/// again with the same --state, it goes on with them.
+///
+/// For jobs that go on when the coordinator's machine is lost, run three on different machines over one etcd cluster,
+/// with --etcd instead of --state. One leads; when it is gone another one takes over within --lease-ms and a second.
+/// Give workers and people the URLs of all: --coordinator http://a:7070,http://b:7070,http://c:7070.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CoordinatorArgs {
     /// Where to listen; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
     /// The folder of its store: jobs, epochs, the ledger of committed steps.
-    #[arg(long, value_name = "DIR", default_value = "lockstep-state")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "lockstep-state",
+        conflicts_with = "etcd"
+    )]
     state: PathBuf,
+    /// Keep them in etcd instead, which several coordinators share: URLs of its members.
+    #[arg(long, value_name = "URL,…", value_delimiter = ',')]
+    etcd: Vec<String>,
+    /// Before each key in etcd: coordinators of one cluster share it, those of another have their own.
+    #[arg(long, value_name = "PREFIX", default_value = "/lockstep", requires = "etcd")]
+    etcd_prefix: String,
+    /// How long the leader may be silent before another takes over, in whole seconds; etcd gives no less than one and a
+    /// half of its own election time-out, by default 2 s.
+    #[arg(long, value_name = "MS", default_value_t = 2000, requires = "etcd", value_parser = clap::value_parser!(u64).range(1000..=60_000))]
+    lease_ms: u64,
+    /// The URL at which workers, people and other coordinators find this one; by default where it listens.
+    #[arg(long, value_name = "URL")]
+    advertise: Option<Endpoints>,
     /// Leave when standard input ends.
     #[arg(long, hide = true)]
     lifeline: bool,
@@ -38,9 +61,8 @@ pub(crate) struct CoordinatorArgs {
 /// processors: each gets cores / slots threads.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkerArgs {
-    /// The coordinator's URL.
-    #[arg(long, value_name = "URL", default_value = DEFAULT, env = "LOCKSTEP_COORDINATOR")]
-    coordinator: String,
+    #[command(flatten)]
+    at: At,
     /// This machine's name, unlike any other's; by default its host name.
     #[arg(long, value_name = "NAME")]
     name: Option<NodeId>,
@@ -57,8 +79,8 @@ pub(crate) struct WorkerArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RankArgs {
-    #[arg(long)]
-    coordinator: String,
+    #[arg(long = "coordinator")]
+    coordinators: Endpoints,
     #[arg(long)]
     job: JobId,
     #[arg(long)]
@@ -86,7 +108,8 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> anyhow::Result<()> {
     arm("coordinator")?;
     let options = Options {
         listen: args.listen,
-        state: args.state,
+        store: store_options(&args)?,
+        advertise: args.advertise.map(|url| url.to_string()),
     };
     let shutdown = shutdown(args.lifeline)?;
     let coordinator = Coordinator::bind(&options).await?;
@@ -98,6 +121,28 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "etcd")]
+fn store_options(args: &CoordinatorArgs) -> anyhow::Result<StoreOptions> {
+    if args.etcd.is_empty() {
+        return Ok(StoreOptions::Redb(args.state.clone()));
+    }
+    Ok(StoreOptions::Etcd(lockstep_coordinator::store::etcd::Options {
+        endpoints: args.etcd.clone(),
+        prefix: args.etcd_prefix.clone(),
+        lease: std::time::Duration::from_millis(args.lease_ms),
+    }))
+}
+
+#[cfg(not(feature = "etcd"))]
+fn store_options(args: &CoordinatorArgs) -> anyhow::Result<StoreOptions> {
+    if args.etcd.is_empty() {
+        return Ok(StoreOptions::Redb(args.state.clone()));
+    }
+    let message =
+        "--etcd: this `lockstep` was built without it; build with `cargo build --release --features etcd`";
+    Err(Failure::Usage(message.to_owned()).into())
+}
+
 pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
     log_to_stderr("info");
     // For its ranks: a variable that they cannot read would stop each of them.
@@ -107,7 +152,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
         None => host_name()?,
     };
     let options = daemon::Options {
-        coordinator: args.coordinator,
+        coordinators: args.at.coordinators,
         node,
         slots: args.slots,
         interface: args.interface,
@@ -127,7 +172,7 @@ pub(crate) async fn rank(args: RankArgs) -> anyhow::Result<()> {
     };
     arm(&worker.to_string())?;
     let options = rank::Options {
-        coordinator: args.coordinator,
+        coordinators: args.coordinators,
         job: args.job,
         worker,
         interface: args.interface,

@@ -5,17 +5,9 @@ use std::path::{Path, PathBuf};
 use lockstep_proto::wire;
 
 use super::run::{Job, JobOptions};
-use crate::client::{self, DEFAULT, state_name};
+use crate::client::{self, At, state_name};
 use crate::interrupt;
 use crate::output::{Format, count, line, seconds, table};
-
-/// Which coordinator.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct At {
-    /// The coordinator's URL.
-    #[arg(long, value_name = "URL", default_value = DEFAULT, env = "LOCKSTEP_COORDINATOR")]
-    pub(crate) coordinator: String,
-}
 
 /// Queue a job at a coordinator and return at once.
 ///
@@ -95,7 +87,7 @@ impl From<wire::Job> for Shown {
 pub(crate) async fn submit(args: SubmitArgs, format: Format) -> anyhow::Result<()> {
     let job = Job::read(&args.job)?;
     // Ask first: building a dataset for a coordinator that is not there would be a waste.
-    let mut client = client::connect(&args.at.coordinator).await?;
+    let mut client = client::connect(&args.at.coordinators).await?;
     let job = client.submit(job.prepare(format)?.request()).await?.into_inner();
     let name = job.name.clone();
     format.print(&Shown::from(job), |job| {
@@ -107,7 +99,7 @@ pub(crate) async fn submit(args: SubmitArgs, format: Format) -> anyhow::Result<(
 }
 
 pub(crate) async fn list(args: ListArgs, format: Format) -> anyhow::Result<()> {
-    let mut client = client::connect(&args.at.coordinator).await?;
+    let mut client = client::connect(&args.at.coordinators).await?;
     let jobs = client.list(wire::ListRequest {}).await?.into_inner().jobs;
     let shown: Vec<Shown> = jobs.into_iter().map(Shown::from).collect();
     format.print(&shown, |jobs| {
@@ -132,7 +124,7 @@ pub(crate) async fn list(args: ListArgs, format: Format) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> {
-    let mut client = client::connect(&args.at.coordinator).await?;
+    let mut client = client::connect(&args.at.coordinators).await?;
     let job = client
         .get(wire::JobRequest { name: args.name })
         .await?
@@ -165,7 +157,7 @@ pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> 
 
 pub(crate) async fn tail(args: TailArgs, logs: bool) -> anyhow::Result<()> {
     let interrupt = interrupt::heed()?;
-    let mut client = client::connect(&args.at.coordinator).await?;
+    let mut client = client::connect(&args.at.coordinators).await?;
     let request = wire::TailRequest {
         name: args.name,
         follow: args.follow,
@@ -187,7 +179,7 @@ pub(crate) async fn tail(args: TailArgs, logs: bool) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn cancel(args: JobArgs, format: Format) -> anyhow::Result<()> {
-    let mut client = client::connect(&args.at.coordinator).await?;
+    let mut client = client::connect(&args.at.coordinators).await?;
     let job = client
         .cancel(wire::JobRequest { name: args.name })
         .await?

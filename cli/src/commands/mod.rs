@@ -5,9 +5,11 @@ mod checkpoint;
 mod cluster;
 mod data;
 mod demo;
+mod drills;
 mod generate;
 mod jobs;
 mod lineage;
+mod nodes;
 mod run;
 mod spec;
 
@@ -52,6 +54,9 @@ enum Command {
     Events(jobs::TailArgs),
     /// End a job; its checkpoints stay.
     Cancel(jobs::JobArgs),
+    Nodes(nodes::NodesArgs),
+    Drain(nodes::DrainArgs),
+    Undrain(nodes::UndrainArgs),
     Validate(spec::ValidateArgs),
     /// List the model presets.
     Presets,
@@ -63,7 +68,7 @@ enum Command {
     Checkpoint(checkpoint::Command),
     Lineage(lineage::Args),
     Generate(generate::Args),
-    /// Measure speed on this machine.
+    /// Measure speed and recovery on this machine.
     #[command(subcommand)]
     Bench(bench::Command),
 }
@@ -83,6 +88,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Logs(args) => block_on(jobs::tail(args, true)),
         Command::Events(args) => block_on(jobs::tail(args, false)),
         Command::Cancel(args) => block_on(jobs::cancel(args, format)),
+        Command::Nodes(args) => block_on(nodes::list(args, format)),
+        Command::Drain(args) => block_on(nodes::drain(args, format)),
+        Command::Undrain(args) => block_on(nodes::undrain(args, format)),
         Command::Validate(args) => spec::validate(&args, format),
         Command::Presets => spec::presets(format),
         Command::Data(command) => data::run(command, format),

@@ -8,6 +8,7 @@ use lockstep_coordinator::summary::Summary;
 use lockstep_data::{BuildOptions, Corpus, Dataset};
 use lockstep_engine::spec::Spec;
 use lockstep_proto::wire;
+use lockstep_worker::endpoints::Endpoints;
 
 use super::jobs::absolute;
 use crate::client;
@@ -32,9 +33,9 @@ pub(crate) struct Args {
     /// Ranks on this machine; by default `elastic.max_workers`.
     #[arg(long, value_name = "N", conflicts_with = "coordinator", value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
-    /// Submit to this coordinator instead.
-    #[arg(long, value_name = "URL")]
-    coordinator: Option<String>,
+    /// Submit to this coordinator instead; of several, all or some with commas between them.
+    #[arg(long = "coordinator", id = "coordinator", value_name = "URL,…")]
+    coordinators: Option<Endpoints>,
 }
 
 /// A job to submit.
@@ -177,8 +178,8 @@ impl Prepared<'_> {
 
 pub(crate) async fn run(args: Args, format: Format) -> anyhow::Result<()> {
     let job = Job::read(&args.job)?;
-    let done = match &args.coordinator {
-        Some(coordinator) => submit_and_follow(coordinator, job, format).await?,
+    let done = match &args.coordinators {
+        Some(coordinators) => submit_and_follow(coordinators, job, format).await?,
         None => {
             let (min, max) = (job.spec.elastic.min_workers, job.spec.elastic.max_workers);
             let workers = args.workers.unwrap_or(max);
@@ -196,9 +197,13 @@ pub(crate) async fn run(args: Args, format: Format) -> anyhow::Result<()> {
     format.print(&summary, |summary| describe(summary, Path::new(&done.out)))
 }
 
-async fn submit_and_follow(coordinator: &str, job: Job<'_>, format: Format) -> anyhow::Result<wire::Job> {
+async fn submit_and_follow(
+    coordinators: &Endpoints,
+    job: Job<'_>,
+    format: Format,
+) -> anyhow::Result<wire::Job> {
     let interrupt = interrupt::heed()?;
-    let mut client = client::connect(coordinator).await?;
+    let mut client = client::connect(coordinators).await?;
     let prepared = job.prepare(format)?;
     let job = client.submit(prepared.request()).await?.into_inner();
     let progress = Progress::for_format(format, "train");
@@ -220,10 +225,10 @@ pub(crate) async fn locally(
     let Job { spec, out, options } = &prepared.job;
     let interrupt = interrupt::heed()?;
     let mut cluster = Cluster::start(out, workers).await?;
-    let address = cluster.address().to_owned();
+    let coordinator: Endpoints = cluster.address().parse()?;
     let name = spec.job.name.to_string();
     let work = async {
-        let mut client = client::connect(&address).await?;
+        let mut client = client::connect(&coordinator).await?;
         // What a run that was cut off left in the store of this folder is not running any more.
         let request = wire::JobRequest { name: name.clone() };
         if let Ok(job) = client.get(request.clone()).await

@@ -3,6 +3,7 @@
 use std::thread;
 
 use lockstep_collective::frame::Kind;
+use lockstep_collective::limits::MAX_MEMBERS;
 use lockstep_collective::{CollectiveError, LossReason, Partials};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Step};
@@ -131,6 +132,10 @@ fn groups_that_make_no_sense_are_refused() {
     for (bad, words) in [
         (group(1, 0, &[]), "rank 0 in a group of 0"),
         (group(1, 1, std::slice::from_ref(&me)), "rank 1 in a group of 1"),
+        (
+            group(1, 0, &vec![me.clone(); MAX_MEMBERS + 1]),
+            "1025 members where at most 1024 are allowed",
+        ),
         (
             group(1, 0, &[other.clone(), me.clone()]),
             "rank 0 is `other`, not `real`",

@@ -5,6 +5,7 @@ mod exactness;
 mod feed;
 mod fencing;
 mod loss;
+mod renewal;
 mod steady;
 mod strangers;
 mod support;

@@ -2,12 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use lockstep_collective::Partials;
-use lockstep_collective::frame::{Header, Kind};
+use lockstep_collective::frame::{HEADER_BYTES, Header, Kind};
 use lockstep_collective::greeting::Hello;
-use lockstep_engine::geometry::Assignment;
-use lockstep_engine::ids::Epoch;
+use lockstep_collective::limits::{MAX_NAME_BYTES, MAX_PARTS};
+use lockstep_collective::{
+    CollectiveError, Endpoint, FollowOptions, LossReason, Options, Partials, Peer, Shape,
+};
+use lockstep_engine::geometry::{Assignment, Node};
+use lockstep_engine::ids::{Epoch, Step};
 use proptest::prelude::*;
 
 use crate::support::*;
@@ -58,6 +62,12 @@ fn strangers_are_shown_out_and_the_group_goes_on() {
         hello(JOB, ""),
         partial(),
         huge,
+        Header::bare(Kind::Follow, JOB, Epoch(1))
+            .announcing(b"not a greeting")
+            .encode()
+            .into_iter()
+            .chain(*b"not a greeting")
+            .collect(),
         Header::bare(Kind::Hello, JOB, Epoch(1))
             .announcing(&[])
             .encode()
@@ -102,6 +112,87 @@ fn many_silent_connections_are_limited_and_members_still_get_in() {
     assert_eq!(handle.stats().inbound, 1);
 }
 
+#[test]
+fn frames_without_values_fill_the_mailbox_too() {
+    let member = Member::with(Options {
+        mailbox_bytes: 10 * HEADER_BYTES,
+        ..options("real")
+    });
+    let handle = member.endpoint.handle();
+    let mut puppet = Puppet::new("puppet", &member, 1);
+    let nobody = Node { start: 0, len: 0 };
+    for _ in 0..100 {
+        puppet.say(Kind::Partial, 1, 1, 0, nobody, &[]);
+    }
+    // Ten wait, and one more is at the door; what is behind it stays in the socket.
+    assert!(handle.wait_until(LONG, |stats| stats.received_frames == 11));
+    assert_eq!(handle.stats().waiting_frames, 10);
+    // A group without the sender drops them all, and that wakes its reader.
+    member.endpoint.enter(group(1, 0, &[member.peer()])).unwrap();
+    assert!(handle.wait_until(LONG, |stats| stats.foreign_frames == 100));
+    assert_eq!((handle.stats().waiting_frames, handle.stats().inbound), (0, 1));
+}
+
+#[test]
+fn what_is_too_long_for_a_greeting_is_an_error() {
+    let long = "x".repeat(MAX_NAME_BYTES + 1);
+    let bad = |error| match error {
+        CollectiveError::Argument { argument, .. } => argument,
+        other => panic!("{other:?}"),
+    };
+    for (argument, options) in [
+        ("identity", options(&long)),
+        (
+            "token",
+            Options {
+                token: long.clone(),
+                ..options("real")
+            },
+        ),
+        (
+            "timeout",
+            Options {
+                timeout: Duration::ZERO,
+                ..options("real")
+            },
+        ),
+    ] {
+        assert_eq!(bad(Endpoint::bind(options).unwrap_err()), argument);
+    }
+    // The longest that are allowed fit together.
+    let longest = &long[1..];
+    let named = || Options {
+        token: longest.to_owned(),
+        ..options(longest)
+    };
+    let (donor, newcomer) = (Member::with(named()), Member::with(named()));
+    let follow = |identity: &str, parts| {
+        let donor = Peer {
+            identity: identity.to_owned(),
+            address: donor.endpoint.local_addr(),
+        };
+        let shape = Shape {
+            state: vec![0; parts],
+            gradient: 0,
+        };
+        newcomer.endpoint.follow(FollowOptions {
+            donor,
+            held: Some(Step(1)),
+            at_least: Step(1),
+            shape,
+        })
+    };
+    assert_eq!(bad(follow(&long, 1).unwrap_err()), "donor");
+    assert_eq!(bad(follow(longest, MAX_PARTS + 1).unwrap_err()), "shape");
+    match follow(longest, MAX_PARTS).unwrap().next(Epoch(0)) {
+        Err(CollectiveError::DonorLost {
+            reason: LossReason::Refused(words),
+            ..
+        }) => assert_eq!(words, "it takes no followers"),
+        other => panic!("{other:?}"),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
@@ -118,7 +209,7 @@ proptest! {
         compute(&mut partials, &fresh, 0, 0);
         let lost = matches!(
             reduce(&member, 1, &fresh, &partials),
-            Err(lockstep_collective::CollectiveError::PeerLost { .. })
+            Err(CollectiveError::PeerLost { .. })
         );
         prop_assert!(lost);
     }

@@ -31,6 +31,7 @@ use super::{Command, Event, NoteKind, Outcome, Past, Phase, Report, Rules};
 use crate::ids::{Epoch, Lane, Step, WorkerId};
 use crate::ledger::Entry;
 use crate::membership::Member;
+use crate::plants::{Plant, planted};
 use crate::time::Instant;
 
 use checkpoints::Checkpoints;
@@ -198,6 +199,7 @@ impl Job {
                 };
                 self.joined(now, worker, peer, offer, out);
             }
+            Event::Left { .. } if planted(Plant::WaitForLease) => {}
             Event::Left { worker, reason } => self.left(now, &worker, &reason, out),
             Event::Heartbeat(worker) => self.seen(now, &worker),
             Event::Holding { worker, epoch } => {

@@ -17,6 +17,7 @@ use crate::geometry::Geometry;
 use crate::ids::{Epoch, Lane, Step, WorkerId};
 use crate::ledger::{Entry, Span};
 use crate::membership::{Member, Membership};
+use crate::plants::{Plant, planted};
 use crate::rank::{Reduced, Snapshot, Verdict};
 
 /// What a job's spec fixes for its machine.
@@ -76,17 +77,23 @@ pub struct Past {
 }
 
 impl Past {
-    /// From the ledger's entries, in order.
+    /// From the ledger's entries, in order. Of a run of steps that were skipped unseen, of which the last is not there,
+    /// none counts: whoever wrote them died on the way, and others will come to the same end.
     #[must_use]
     pub fn of<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Self {
         let mut past = Self::default();
+        let mut whole = 0;
         for entry in entries {
             past.losses
                 .push(if entry.skipped { f32::NAN } else { entry.loss });
-            if entry.is_unseen() {
-                past.fence = past.fence.max(entry.epoch);
+            match entry.unseen_to {
+                Some(to) if to > entry.step && !planted(Plant::TornRun) => continue,
+                Some(_) => past.fence = past.fence.max(entry.epoch),
+                None => {}
             }
+            whole = past.losses.len();
         }
+        past.losses.truncate(whole);
         past
     }
 

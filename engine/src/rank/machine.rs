@@ -9,6 +9,7 @@ use crate::ids::{Epoch, Lane, Rank, Step, WorkerId};
 use crate::job::Offer;
 use crate::ledger::{Entry, Span};
 use crate::membership::{Member, Membership, Source};
+use crate::plants::{Plant, planted};
 
 /// Entries kept for a coordinator that does not know them; beyond, the oldest go.
 const VOUCHED: usize = 4096;
@@ -216,7 +217,9 @@ impl RankMachine {
                 of,
             })
         });
-        let Some(part) = part.filter(|_| epoch == self.epoch && self.reduced == epoch && expected) else {
+        let Some(part) = part.filter(|_| {
+            expected && (epoch == self.epoch && self.reduced == epoch || planted(Plant::CommitOfAnyEpoch))
+        }) else {
             self.stale += 1;
             return;
         };
@@ -263,7 +266,7 @@ impl RankMachine {
         };
         let end = match end {
             TaskEnd::Failed(reason) => TaskEnd::Failed(reason),
-            _ if std::mem::take(&mut self.void) => TaskEnd::Superseded,
+            _ if std::mem::take(&mut self.void) && !planted(Plant::ForgetNothing) => TaskEnd::Superseded,
             end => end,
         };
         match end {
@@ -348,9 +351,22 @@ impl RankMachine {
         }
         let assignment = membership.assignment(step);
         let mine = membership.rank_of(&self.me);
-        let lanes = mine
+        let mut lanes: Vec<Lane> = mine
             .map(|me| assignment.lanes_of(me).collect())
             .unwrap_or_default();
+        if planted(Plant::CountTwice) {
+            lanes.extend(lanes.first().copied());
+        }
+        if planted(Plant::ApplyBeforeCommit) {
+            self.verdict = Some(Verdict {
+                epoch,
+                step,
+                skip: false,
+                ends_epoch: false,
+                snapshot: false,
+                recorded: Step(0),
+            });
+        }
         self.pending = Some(self.entry(membership, step, &result));
         self.reduced = epoch;
         out.push(Command::Tell(Word::Reduced {
@@ -379,6 +395,7 @@ impl RankMachine {
             spans: (0u32..).zip(assignment.owners()).filter_map(span).collect(),
             milliseconds: 0.0,
             skipped: false,
+            unseen_to: None,
         }
     }
 
@@ -406,7 +423,7 @@ impl RankMachine {
         let source = membership.sources.get(me.index()).copied()?;
         if self.told_holding < epoch {
             let here = self.held == Some(membership.base) || self.held == Some(membership.state);
-            if source == Source::Held && !here {
+            if source == Source::Held && !here && !planted(Plant::NearIsThere) {
                 // It followed its donor further after it had said where it was.
                 self.membership = None;
                 out.push(Command::Ready);
@@ -464,6 +481,7 @@ impl RankMachine {
         } = membership;
         match (self.held, source) {
             (Some(held), _) if held == base => None,
+            (Some(_), Source::Held) if planted(Plant::NearIsThere) => None,
             (Some(held), _) if held == state => Some(Task::Skip { to: base }),
             (_, Source::Peer(donor)) => {
                 let donor = membership.members.get(donor.index())?.clone();
@@ -475,8 +493,12 @@ impl RankMachine {
 
     fn enter(&self, membership: &Membership) -> Option<Task> {
         let me = membership.rank_of(&self.me)?;
-        let goes_on = !membership.recompute && self.held == Some(membership.base);
-        let keep = if goes_on {
+        let anew = membership.recompute && !planted(Plant::KeepDisputed);
+        let goes_on = !anew && self.held == Some(membership.base);
+        let keep = if goes_on && planted(Plant::KeepWhatIsLost) {
+            let mine: BTreeSet<Lane> = membership.first.lanes_of(me).collect();
+            mine.intersection(&self.computed).copied().collect()
+        } else if goes_on {
             membership.first.usable(me, &self.computed)
         } else {
             BTreeSet::new()

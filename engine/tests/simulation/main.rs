@@ -17,6 +17,7 @@ mod cluster;
 mod faults;
 mod invariants;
 mod plan;
+mod plants;
 mod reference;
 mod shrink;
 

@@ -83,7 +83,7 @@ impl Plan {
             BadStep::Rollback,
         ][dice.below(5) as usize];
         let mut bad = BTreeMap::new();
-        if dice.chance(30) {
+        if dice.chance(40) {
             for _ in 0..1 + dice.below(3) {
                 let kind = [Bad::Loss, Bad::Gradient, Bad::Spike][dice.below(3) as usize];
                 bad.insert(Step(1 + dice.below(steps.0)), kind);

@@ -134,21 +134,32 @@ impl Attempt {
         let folder = self.folder();
         if is_sealed(&place, &manifest) {
             files::remove(&folder)?;
-        } else {
-            for shard in &manifest.shards {
-                shard.check_size(&folder)?;
-            }
-            files::write(&folder.join(MANIFEST), |out| {
-                serde_json::to_writer_pretty(&mut *out, &manifest)?;
-                out.write_all(b"\n")
-            })?;
-            remove_strangers(&folder, &manifest)?;
-            files::sync(&folder)?;
-            temporary::replace(&self.dir, self.step, &folder)?;
+        } else if let Err(error) = self.publish(&folder, &manifest)
+            // Another member, given up for dead, may have been told the same before and be faster.
+            && !is_sealed(&place, &manifest)
+        {
+            return Err(error);
         }
         // It is sealed, whatever becomes of this; the next one tries again.
         let _ = temporary::remove_outdated(&self.dir, self.step, Some(self.epoch));
         Ok(place)
+    }
+
+    fn publish(&self, folder: &Path, manifest: &Manifest) -> Result<()> {
+        for shard in &manifest.shards {
+            shard.check_size(folder)?;
+        }
+        remove_strangers(folder, manifest)?;
+        // Renamed, as two may seal at once: neither may publish what the other has half written.
+        let name = |index| folder.join(format!("{MANIFEST}.{index}"));
+        let (part, _) = files::first_free(name, |path| fs::File::create_new(path))?;
+        files::write(&part, |out| {
+            serde_json::to_writer_pretty(&mut *out, manifest)?;
+            out.write_all(b"\n")
+        })?;
+        fs::rename(&part, folder.join(MANIFEST)).at("rename", &part)?;
+        files::sync(folder)?;
+        temporary::publish(&self.dir, self.step, folder, |place| is_sealed(place, manifest))
     }
 
     /// Removes what was written. Only for who knows that no member writes any more.

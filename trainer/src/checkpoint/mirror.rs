@@ -282,9 +282,7 @@ impl Mirror {
         files::write(&staging.0.join(MANIFEST), |out| out.write_all(&text))?;
         files::sync(&staging.0)?;
         // Another process of this run may have been faster.
-        if verify(&folder(dir, step)).is_err() {
-            temporary::replace(dir, step, &staging.0)?;
-        }
+        temporary::publish(dir, step, &staging.0, |place| verify(place).is_ok())?;
         Ok(manifest)
     }
 
@@ -351,6 +349,10 @@ impl Mirror {
         for key in keys {
             self.store.delete(&key).await.map_err(told)?;
         }
+        if let Target::Folder(path) = &self.target {
+            // Empty now, or not there; a bucket has no folders.
+            let _ = fs::remove_dir(folder(path, step));
+        }
         Ok(())
     }
 
@@ -385,14 +387,8 @@ struct Staging(PathBuf);
 
 impl Staging {
     fn new(dir: &Path, step: Step) -> Result<Self> {
-        let mut index = 0;
-        loop {
-            let path = temporary::name(dir, step, &format!("fetch-{index}"));
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => index += 1,
-                created => return created.at("create folder", &path).map(|()| Self(path)),
-            }
-        }
+        let name = |index| temporary::name(dir, step, &format!("fetch-{index}"));
+        files::first_free(name, |path| fs::create_dir(path)).map(|(path, ())| Self(path))
     }
 }
 
@@ -414,7 +410,7 @@ fn failed(target: &Target, action: &str, error: impl std::fmt::Display) -> Train
 fn open_folder(target: &Target, path: &Path) -> Result<Box<dyn ObjectStore>> {
     fs::create_dir_all(path).map_err(|error| failed(target, "create folder", error))?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(target, "open", error))?;
-    Ok(Box::new(store.with_automatic_cleanup(true).with_fsync(true)))
+    Ok(Box::new(store.with_fsync(true)))
 }
 
 #[cfg(feature = "s3")]

@@ -37,7 +37,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Copies part `index` of `count` of `state`: three runs of memory, about a gigabyte in 0.2 s.
+    /// Copies part `index` of `count` of `state`: three runs of memory.
     ///
     /// # Errors
     /// [`Setting`](TrainerError::Setting) when there is no such part, [`Length`](TrainerError::Length) when the

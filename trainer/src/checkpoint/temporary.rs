@@ -22,17 +22,24 @@ pub(super) fn name(dir: &Path, step: Step, what: &str) -> PathBuf {
     dir.join(format!("{PREFIX}{:08}-{what}", step.0))
 }
 
-/// Moves `folder`, whose files are synced, to the name of the checkpoint of `step`, whatever was there before, and
-/// makes that durable.
-pub(super) fn replace(dir: &Path, step: Step, source: &Path) -> Result<()> {
+/// Makes the folder `source`, whose files are synced, the checkpoint of `step`, durably; or drops it when there is one
+/// that `is_good`, which then stays. Another process may be doing the same.
+pub(super) fn publish(dir: &Path, step: Step, source: &Path, is_good: impl Fn(&Path) -> bool) -> Result<()> {
     let place = folder(dir, step);
     let aside = name(dir, step, "replaced");
-    if place.exists() {
+    lockstep_faults::reach(lockstep_faults::Point::BeforeRename, step.0);
+    // This fails when there is a folder with something in it.
+    if let Err(error) = fs::rename(source, &place) {
+        if is_good(&place) {
+            return files::remove(source);
+        }
+        if !place.exists() {
+            return Err(error).at("rename to", &place);
+        }
         files::remove(&aside)?;
         fs::rename(&place, &aside).at("move aside", &place)?;
+        fs::rename(source, &place).at("rename to", &place)?;
     }
-    lockstep_faults::reach(lockstep_faults::Point::BeforeRename, step.0);
-    fs::rename(source, &place).at("rename to", &place)?;
     files::sync(dir)?;
     files::remove(&aside)
 }

@@ -71,7 +71,7 @@ fn merge(node: &Range<usize>, known: &BTreeMap<(usize, usize), ChainingValue>) -
 /// The largest nodes of the tree over `len` elements that lie in `range`, which begins and ends between chunks.
 fn nodes(len: usize, range: &Range<usize>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    let mut open = vec![0..len];
+    let mut open: Vec<Range<usize>> = std::iter::once(0..len).collect();
     while let Some(node) = open.pop() {
         if range.start <= node.start && node.end <= range.end {
             found.push(node);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{small, trained, variants};
 use lockstep_engine::ids::Step;
-use lockstep_trainer::checkpoint::{self, About, Corruption, Writer};
+use lockstep_trainer::checkpoint::{self, About, Corruption, Policy};
 use lockstep_trainer::{Layout, State, TrainerError};
 
 fn about(step: u64) -> About {
@@ -15,6 +15,14 @@ fn about(step: u64) -> About {
         config_digest: "c0ffee".to_owned(),
         dataset_digest: "dada".to_owned(),
         parent: step.checked_sub(1).map(Step),
+        validation_bits_per_byte: None,
+    }
+}
+
+fn newest(keep: u64) -> Policy {
+    Policy {
+        keep,
+        ..Policy::default()
     }
 }
 
@@ -204,8 +212,10 @@ fn the_newest_valid_one_is_found_behind_bad_ones_and_leftovers() {
     }
     damage(&dir.join("step-00000010"), "truncated shard");
     damage(&dir.join("step-100000000"), "missing manifest");
-    fs::create_dir(dir.join(".tmp-step-00000011")).unwrap();
-    fs::write(dir.join(".tmp-step-00000011").join("manifest.json"), "{").unwrap();
+    let leftover = dir.join(".tmp-step-00000011-epoch-0");
+    fs::create_dir(&leftover).unwrap();
+    fs::write(leftover.join("manifest.json"), "{").unwrap();
+    fs::write(leftover.join("shard-3-of-3.safetensors"), "half").unwrap();
     fs::create_dir(dir.join("step-x")).unwrap();
     fs::write(dir.join("notes.txt"), "").unwrap();
 
@@ -229,7 +239,8 @@ fn the_newest_valid_one_is_found_behind_bad_ones_and_leftovers() {
     assert_eq!(steps, [2, 9, 10, 100_000_000]);
 
     // The next writer clears what a dead one left, and touches nothing else.
-    setup.write(11, 1);
+    let path = setup.write(11, 1);
+    assert_eq!(fs::read_dir(path).unwrap().count(), 2);
     assert!(!setup.names().iter().any(|name| name.starts_with(".tmp")));
     assert!(dir.join("notes.txt").exists() && dir.join("step-x").exists());
 }
@@ -241,14 +252,14 @@ fn pruning_keeps_the_newest_whole_ones() {
     for step in 1..=6 {
         setup.write(step, 1);
     }
-    assert_eq!(checkpoint::prune(dir, 0).unwrap(), []);
-    assert_eq!(checkpoint::prune(dir, 4).unwrap(), [Step(2), Step(1)]);
+    assert_eq!(checkpoint::prune(dir, &newest(0)).unwrap(), []);
+    assert_eq!(checkpoint::prune(dir, &newest(4)).unwrap(), [Step(2), Step(1)]);
     damage(&dir.join("step-00000006"), "truncated shard");
     damage(&dir.join("step-00000003"), "missing shard");
     // 6 is broken and does not count; 5 and 4 are kept; 3 goes.
-    assert_eq!(checkpoint::prune(dir, 2).unwrap(), [Step(3)]);
+    assert_eq!(checkpoint::prune(dir, &newest(2)).unwrap(), [Step(3)]);
     assert_eq!(setup.names(), ["step-00000004", "step-00000005", "step-00000006"]);
-    assert_eq!(checkpoint::prune(dir, 2).unwrap(), []);
+    assert_eq!(checkpoint::prune(dir, &newest(2)).unwrap(), []);
 }
 
 #[test]
@@ -319,13 +330,73 @@ fn a_checkpoint_of_another_run_is_refused_by_name() {
 }
 
 #[test]
-fn a_commit_without_all_shards_is_refused() {
+fn pruning_follows_the_policy_and_never_takes_the_last_good_one() {
     let setup = setup();
-    let mut writer = Writer::begin(setup.dir.path(), Step(1), 2).unwrap();
-    writer.shard(0, &setup.state).unwrap();
-    let error = writer
-        .commit(&setup.layout, &about(1), &setup.state.weights_digest())
-        .unwrap_err();
-    assert!(matches!(error, TrainerError::Length { .. }), "{error}");
-    assert!(setup.names().is_empty());
+    let dir = setup.dir.path();
+    for (step, score) in [
+        (10, Some(2.5)),
+        (15, Some(2.0)),
+        (20, None),
+        (25, Some(2.2)),
+        (30, Some(2.1)),
+        (35, None),
+    ] {
+        let state = State {
+            step: Step(step),
+            ..setup.state.clone()
+        };
+        let about = About {
+            validation_bits_per_byte: score,
+            ..about(step)
+        };
+        checkpoint::write(dir, &state, &setup.layout, &about, 1).unwrap();
+    }
+    let policy = Policy {
+        keep: 1,
+        keep_every: 20,
+        keep_best: 2,
+    };
+    // The newest looks whole but is not: the one before it counts as the newest.
+    let shard = dir.join("step-00000035").join("shard-1-of-1.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    assert_eq!(checkpoint::prune(dir, &policy).unwrap(), [Step(25), Step(10)]);
+    assert_eq!(
+        setup.names(),
+        ["step-00000015", "step-00000020", "step-00000030", "step-00000035"]
+    );
+    // When none is good, none goes.
+    for step in ["step-00000015", "step-00000020", "step-00000030"] {
+        damage(&dir.join(step), "truncated shard");
+    }
+    assert_eq!(checkpoint::prune(dir, &newest(1)).unwrap(), []);
+    assert_eq!(setup.names().len(), 4);
+}
+
+#[test]
+fn a_score_comes_back_to_a_millionth() {
+    let setup = setup();
+    for (step, (given, kept)) in [
+        (Some(2.123_456_789), Some(2.123_457)),
+        (Some(0.1 + 0.2), Some(0.3)),
+        (Some(1.0 / 3.0), Some(0.333_333)),
+        (Some(f64::NAN), None),
+        (None, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let state = State {
+            step: Step(step as u64),
+            ..setup.state.clone()
+        };
+        let about = About {
+            validation_bits_per_byte: given,
+            ..about(1)
+        };
+        let path = checkpoint::write(setup.dir.path(), &state, &setup.layout, &about, 1).unwrap();
+        let manifest = checkpoint::verify(&path).unwrap();
+        assert_eq!(manifest.about.validation_bits_per_byte, kept);
+    }
 }

@@ -9,3 +9,4 @@ mod gradients;
 mod model;
 mod optimizer;
 mod threads;
+mod torn;

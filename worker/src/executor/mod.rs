@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 
 use lockstep_collective::{
@@ -157,8 +158,11 @@ pub(crate) struct Executor {
     reduced: Vec<f32>,
     /// The step that was applied with it, if it is the last one; and whether it was thrown away.
     last: Option<(Step, bool)>,
-    /// Whether there is a state that counts.
+    /// Whether there is a state that counts; and whether it is about to be forgotten, as is told to other threads.
     holds: bool,
+    void: Arc<AtomicBool>,
+    /// The step of the last snapshot: whether its state was right shows in the next step.
+    copied: Option<Step>,
     /// Whom it keeps up with.
     following: Option<Following>,
     /// Those who keep up with it, and those who wait until it holds the state that they need.
@@ -231,6 +235,8 @@ impl Executor {
             reduced: vec![0.0; len],
             last: None,
             holds: false,
+            void: Arc::default(),
+            copied: None,
             following: None,
             feeds: Vec::new(),
             waiting: Vec::new(),
@@ -240,6 +246,11 @@ impl Executor {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// To be set before [`Work::Forget`] is sent: nobody is fed from then on.
+    pub(crate) fn void(&self) -> Arc<AtomicBool> {
+        self.void.clone()
     }
 
     pub(crate) fn checkpoints(&self) -> Arc<Checkpoints> {

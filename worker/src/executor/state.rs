@@ -1,6 +1,7 @@
 //! Coming by the state, keeping up with a donor, feeding followers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lockstep_collective::{Advance, CollectiveError, FollowOptions, FollowRequest, Shape, Start};
 use lockstep_engine::ids::{Epoch, Step};
@@ -14,8 +15,9 @@ use super::{Executor, Failure, Outcome, identity, new_trainer, peer};
 
 impl Executor {
     pub(super) fn acquire(&mut self, step: Step, source: Source) -> Outcome {
-        // Whoever keeps up with this rank would not know of the jump.
+        // Whoever keeps up with this rank would not know of the jump, nor would its own donor.
         self.feeds.clear();
+        self.following = None;
         match source {
             Source::Seed if step == Step(0) => {
                 // A new process has just been initialised; one that has trained begins anew.
@@ -50,7 +52,9 @@ impl Executor {
     /// The state does not count any more.
     pub(super) fn forget(&mut self) {
         self.holds = false;
+        self.void.store(false, Ordering::Release);
         self.last = None;
+        self.copied = None;
         self.following = None;
         self.feeds.clear();
         self.forget_partials();
@@ -142,6 +146,7 @@ impl Executor {
             self.tell_followers(step, None);
         }
         self.last = Some((to, true));
+        self.following = None;
         self.forget_partials();
         Ok(TaskEnd::Done.into())
     }
@@ -158,7 +163,7 @@ impl Executor {
 
     /// Answers those who can be answered now.
     pub(super) fn serve_followers(&mut self) {
-        if self.waiting.is_empty() || !self.holds {
+        if self.waiting.is_empty() || !self.holds || self.void.load(Ordering::Acquire) {
             return;
         }
         let step = self.trainer.state().step;

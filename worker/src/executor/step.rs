@@ -59,7 +59,7 @@ impl Executor {
             .to_hex()
             .to_string();
         let every = self.spec.guard.compare_weights_every;
-        let compares = every > 0 && step.0.is_multiple_of(every);
+        let compares = every > 0 && step.0.is_multiple_of(every) || self.copied.map(Step::next) == Some(step);
         let result = Reduced {
             digest,
             loss: self.loss(),
@@ -124,6 +124,7 @@ impl Executor {
             None
         };
         self.checkpoints.write(self.trainer.state(), snapshot, score)?;
+        self.copied = Some(snapshot.step);
         Ok(TaskEnd::Done.into())
     }
 

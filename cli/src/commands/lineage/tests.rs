@@ -115,6 +115,7 @@ fn entry(step: u64, epoch: u64) -> Entry {
         }],
         milliseconds: 1.0,
         skipped: step == SKIPPED,
+        unseen_to: None,
     }
 }
 

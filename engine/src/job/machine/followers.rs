@@ -3,6 +3,7 @@
 use super::{Job, note};
 use crate::ids::{Step, WorkerId};
 use crate::job::{Command, NoteKind, Phase};
+use crate::plants::{Plant, planted};
 use crate::time::Instant;
 
 /// A follower may enter when it was seen to be no more than so many steps behind: the rest is on its way.
@@ -65,7 +66,7 @@ impl Job {
 
     /// Whoever followed `donor` needs another one; [`feed`](Self::feed) finds it.
     pub(super) fn orphan(&mut self, donor: &WorkerId) {
-        for peer in self.peers.values_mut() {
+        for peer in self.peers.values_mut().filter(|_| !planted(Plant::OrphanForever)) {
             peer.donor.take_if(|of| of == donor);
         }
     }

@@ -3,6 +3,7 @@
 use super::{Job, note};
 use crate::ids::{Step, WorkerId};
 use crate::job::{Command, NoteKind, Offer, Phase};
+use crate::plants::{Plant, planted};
 use crate::time::Instant;
 
 impl Job {
@@ -54,7 +55,10 @@ impl Job {
         // A checkpoint may be ahead of the ledger, when the commit that it follows was never recorded or was cut.
         let stored = self.peers.values().flat_map(|peer| &peer.checkpoints);
         let committed = self.committed();
-        let stored = stored.copied().filter(|&step| step <= committed).max();
+        let stored = stored
+            .copied()
+            .filter(|&step| step <= committed || planted(Plant::CheckpointBeyondLedger))
+            .max();
         let base = held.max(stored).unwrap_or_default();
         let reason = match base {
             _ if held == Some(base) => {
@@ -73,6 +77,10 @@ impl Job {
 
     /// Makes the ledger end at `base`, and remembers who brought which of the lanes after it.
     fn take_up(&mut self, base: Step, out: &mut Vec<Command>) {
+        // The store may have more than counts.
+        if !planted(Plant::NoTruncate) {
+            out.push(Command::Truncate(base.min(self.committed())));
+        }
         if base > self.committed() {
             out.push(note(
                 NoteKind::Recovered,
@@ -90,7 +98,6 @@ impl Job {
             }
             self.state = base;
         } else {
-            out.push(Command::Truncate(base));
             self.cut(base);
             self.cut_checkpoints(base);
         }

@@ -114,6 +114,10 @@ impl Job {
     pub(super) fn jump(&mut self, members: &[WorkerId], out: &mut Vec<Command>) {
         let Some(worker) = members.first() else { return };
         let (geometry, epoch) = (self.rules.geometry, self.epoch);
+        let last = (self.committed().0 + 1..)
+            .map(Step)
+            .take_while(|step| self.void.contains(step))
+            .last();
         while self.void.remove(&self.committed().next()) {
             let step = self.committed().next();
             let span = |lane| Span {
@@ -129,6 +133,7 @@ impl Job {
                 spans: (0..geometry.lanes).map(span).collect(),
                 milliseconds: 0.0,
                 skipped: true,
+                unseen_to: last,
             }));
             self.past.losses.push(f32::NAN);
         }

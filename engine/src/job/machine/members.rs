@@ -7,6 +7,7 @@ use crate::geometry::Assignment;
 use crate::ids::{Rank, Step, WorkerId};
 use crate::job::{Command, NoteKind, Offer, Phase};
 use crate::membership::{Membership, Source};
+use crate::plants::{Plant, planted};
 use crate::time::Instant;
 
 impl Job {
@@ -29,7 +30,8 @@ impl Job {
                 self.evict(now, &old, "a new process has taken its place", out);
             }
         }
-        if offer.as_ref().is_some_and(|offer| offer.epoch < self.past.fence) {
+        let missed = |offer: &Offer| offer.epoch < self.past.fence && !planted(Plant::NoFence);
+        if offer.as_ref().is_some_and(missed) {
             // It missed that the job went back. It is to say anew that it is ready, with empty hands.
             out.push(Command::Hold {
                 workers: vec![worker],
@@ -130,7 +132,7 @@ impl Job {
                 format!("{reason}; no worker holds the state any more"),
             ));
             self.fall_back(self.committed(), reason, out);
-        } else if (self.peers.len() as u32) < self.rules.min_workers {
+        } else if (self.peers.len() as u32) < self.rules.min_workers && !planted(Plant::NoMinimum) {
             self.members.clear();
             self.phase = Phase::Paused;
             self.hold(reason, false, out);
@@ -184,7 +186,8 @@ impl Job {
                 chosen.push(worker);
             }
         }
-        chosen.truncate(self.rules.max_workers as usize);
+        let most = self.rules.max_workers as usize + usize::from(planted(Plant::NoMaximum));
+        chosen.truncate(most);
         let mut chosen: Vec<WorkerId> = chosen.into_iter().cloned().collect();
         chosen.sort();
         chosen
@@ -274,6 +277,7 @@ impl Job {
         let reader = members.iter().position(has_checkpoint);
         let source = |worker: &WorkerId| match (holder, reader) {
             (Some(_), _) if self.holds(worker) => Source::Held,
+            (Some(_), _) if planted(Plant::NearIsThere) && self.is_near(worker) => Source::Held,
             (Some(donor), _) => Source::Peer(Rank(donor as u32)),
             (None, _) if self.state == Step(0) => Source::Seed,
             (None, Some(_)) if has_checkpoint(worker) => Source::Checkpoint,

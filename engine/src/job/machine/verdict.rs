@@ -6,6 +6,7 @@ use crate::geometry::Assignment;
 use crate::ids::{Step, WorkerId};
 use crate::job::{Command, NoteKind, Outcome, Phase, Report};
 use crate::ledger::{Entry, Span};
+use crate::plants::{Plant, planted};
 use crate::rank::Verdict;
 use crate::time::Instant;
 
@@ -18,7 +19,8 @@ struct Change {
 impl Job {
     pub(super) fn reduced(&mut self, now: Instant, report: Report, out: &mut Vec<Command>) {
         self.seen(now, &report.worker);
-        let current = report.epoch == self.epoch && report.step == self.committed().next();
+        let current = report.epoch == self.epoch || planted(Plant::ReportOfAnyEpoch);
+        let current = current && report.step == self.committed().next();
         if !current || self.phase != Phase::Stepping || !self.members.contains(&report.worker) {
             self.stale += 1;
             return;
@@ -32,7 +34,9 @@ impl Job {
     }
 
     fn try_commit(&mut self, now: Instant, out: &mut Vec<Command>) {
-        if self.reports.len() < self.members.len() || !self.condemned.is_empty() || !self.agree(now, out) {
+        let enough = self.reports.len() == self.members.len()
+            || planted(Plant::CommitOnHalf) && self.reports.len() * 2 >= self.members.len();
+        if !enough || !self.condemned.is_empty() || !self.agree(now, out) {
             return;
         }
         let step = self.committed().next();
@@ -43,7 +47,9 @@ impl Job {
         let milliseconds = now.since(self.committed_at.unwrap_or(now)).as_secs_f64() * 1e3;
         let mut spans: Vec<_> = reports.values().flat_map(|report| report.spans.clone()).collect();
         spans.sort_by_key(|span| span.positions.start);
-        if let Err(reason) = self.check_spans(step, &spans) {
+        if let Err(reason) = self.check_spans(step, &spans)
+            && !planted(Plant::CountTwice)
+        {
             self.end(Outcome::Failed(reason), out);
             return;
         }
@@ -58,13 +64,14 @@ impl Job {
             loss: result.loss,
             spans,
             milliseconds,
-            skipped: skip,
+            skipped: skip && !planted(Plant::SkipUnrecorded),
+            unseen_to: None,
         };
-        self.commit(now, entry, out);
+        self.commit(now, entry, skip, out);
     }
 
-    fn commit(&mut self, now: Instant, entry: Entry, out: &mut Vec<Command>) {
-        let (step, skip) = (entry.step, entry.skipped);
+    fn commit(&mut self, now: Instant, entry: Entry, skip: bool, out: &mut Vec<Command>) {
+        let step = entry.step;
         self.past.losses.push(if skip { f32::NAN } else { entry.loss });
         self.state = step;
         let last = step == self.rules.steps;

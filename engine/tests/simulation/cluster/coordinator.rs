@@ -13,6 +13,7 @@ use lockstep_engine::time::Instant;
 use super::network::{ConnId, Place, Process};
 use super::store::{LEASE, Reply, Request, Write};
 use super::{Life, Payload, What, World};
+use crate::faults::Moment;
 use crate::invariants::planted_here;
 use crate::plan::MS;
 
@@ -59,6 +60,8 @@ pub(crate) struct Leader {
     writes: VecDeque<(u64, Write)>,
     numbered: u64,
     asked: u64,
+    /// Who was told to follow whom.
+    pub(crate) follows: BTreeMap<WorkerId, WorkerId>,
     /// Whether people know that it is paused.
     pub(crate) paused: bool,
     /// Events that may come again.
@@ -220,6 +223,7 @@ impl World {
             writes: VecDeque::new(),
             numbered: 0,
             asked: 0,
+            follows: BTreeMap::new(),
             paused: false,
             past: Vec::new(),
         }));
@@ -270,6 +274,7 @@ impl World {
                     self.tell(|| format!("  to coordinator {index}: {event:?}"));
                 }
                 self.check_decision(index, &commands);
+                self.check_followers(index, &commands);
             } else {
                 return;
             }
@@ -384,7 +389,10 @@ impl World {
             Command::RecordCheckpoint { step, weights } => {
                 self.write(index, Write::Checkpoint(step, weights))
             }
-            Command::Note { kind, text } => self.tell(|| format!("{kind:?}: {text}")),
+            Command::Note { kind, text } => {
+                self.tell(|| format!("{kind:?}: {text}"));
+                self.comes(Moment::Note(kind));
+            }
             Command::Recovered { .. } => self.count("recoveries"),
             Command::End { outcome, .. } => self.write(index, Write::End(outcome)),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockstep_engine::geometry::Node;
-use lockstep_engine::ids::{Epoch, Step};
+use lockstep_engine::ids::{Epoch, Lane, Step};
 use lockstep_engine::job;
 use lockstep_engine::membership::Source;
 use lockstep_engine::rank::{Event, Snapshot, Task, TaskEnd};
@@ -12,6 +12,8 @@ use lockstep_engine::rank::{Event, Snapshot, Task, TaskEnd};
 use super::feed::Item;
 use super::network::Place;
 use super::{Payload, What, World};
+use crate::faults::Moment;
+use crate::invariants::planted_here;
 use crate::plan::MS;
 use crate::reference;
 
@@ -38,9 +40,10 @@ impl World {
     pub(crate) fn forget(&mut self, slot: usize) {
         self.stop_feeding(slot);
         let Some(run) = self.run_of(slot) else { return };
+        run.void = run.task.is_some();
         run.state = None;
         run.tainted = false;
-        run.lanes.clear();
+        run.partials.clear();
         run.reduced = None;
         run.applied = None;
         if let Some(feed) = run.feed.take() {
@@ -61,6 +64,7 @@ impl World {
         };
         self.tell(|| format!("  slot {slot} begins {task:?}"));
         self.check_task(slot, &task);
+        self.comes(Moment::of(&task, slot));
         let Some(run) = self.run_of(slot) else { return };
         if run.task.is_some() {
             self.violated(format!(
@@ -91,9 +95,23 @@ impl World {
             return;
         };
         let mut end = TaskEnd::Done;
+        if std::mem::take(&mut run.void) {
+            self.rank(slot, Event::Ended(end));
+            return;
+        }
         match task {
             Task::Enter { membership, keep } => {
-                run.lanes.retain(|lane, _| keep.contains(lane));
+                let kept =
+                    |node: &Node| (node.start..node.start + node.len).map(|lane| keep.contains(&Lane(lane)));
+                if run
+                    .partials
+                    .keys()
+                    .any(|node| kept(node).any(|k| k) && !kept(node).all(|k| k))
+                {
+                    self.violated(format!("slot {slot} is to keep {keep:?}, a part of a sum"));
+                    return;
+                }
+                run.partials.retain(|node, _| kept(node).all(|k| k));
                 run.membership = Some(membership);
                 self.link(slot);
             }
@@ -118,31 +136,37 @@ impl World {
                 );
             }
             Task::Skip { to } => {
-                if let Some((_, state)) = run.state {
-                    let tainted = run.tainted;
-                    self.set_state(slot, to, state, tainted);
-                    self.feed_all(slot, &Item::Skipped { to });
-                }
+                let Some((_, state)) = run.state else { return };
+                let tainted = run.tainted;
+                self.set_state(slot, to, state, tainted);
+                self.feed_all(slot, &Item::Skipped { to });
             }
             Task::Compute { step, lane } => {
-                // Unless it was told to forget it in the meantime.
-                if let Some((_, state)) = run.state {
-                    run.lanes
-                        .insert(lane, reference::lane_gradient(&geometry, state, step, lane));
-                }
+                let Some((_, state)) = run.state else { return };
+                let gradient = reference::lane_gradient(&geometry, state, step, lane);
+                fold(&mut run.partials, Node::leaf(lane), gradient);
                 end = TaskEnd::Computed { took };
             }
-            Task::Apply { step, skip } if run.state.is_some() => self.apply(slot, step, skip),
+            Task::Apply { step, skip } => self.apply(slot, step, skip),
             Task::Snapshot(snapshot) => {
-                if let Some((step, state)) = run.state {
-                    if step != snapshot.step {
-                        self.violated(format!("slot {slot} at {step} is to copy {}", snapshot.step));
-                    }
-                    let at = self.now + self.dice.below(40 * MS);
-                    self.at(at, What::Written(process, Written::Shard(snapshot, state)));
+                let Some((step, state)) = run.state else { return };
+                if step != snapshot.step {
+                    self.violated(format!("slot {slot} at {step} is to copy {}", snapshot.step));
                 }
+                if planted_here("a part is reported before it is written") {
+                    let worker = self.workers[slot].id.clone().unwrap();
+                    let record = format!("{state:x}");
+                    let word = job::Event::ShardWritten {
+                        worker,
+                        snapshot,
+                        record,
+                    };
+                    self.say(slot, word);
+                }
+                let at = self.now + self.dice.below(40 * MS);
+                self.at(at, What::Written(process, Written::Shard(snapshot, state)));
             }
-            Task::Apply { .. } | Task::Finish { .. } => {}
+            Task::Finish { .. } => {}
             Task::Follow { .. } | Task::Reduce { .. } => return,
         }
         self.check_state(slot);
@@ -153,7 +177,7 @@ impl World {
         let Some(run) = self.run_of(slot) else { return };
         run.state = Some((step, state));
         run.tainted = tainted;
-        run.lanes.clear();
+        run.partials.clear();
         run.reduced = None;
     }
 
@@ -241,10 +265,9 @@ impl World {
         };
         let assignment = membership.assignment(step);
         let rank = membership.rank_of(&me).unwrap();
-        let leaves: BTreeMap<Node, u64> = run.lanes.iter().map(|(l, g)| (Node::leaf(*l), *g)).collect();
         let mut nodes = Vec::new();
         for node in assignment.nodes_of(rank) {
-            match reference::combine(&leaves, node) {
+            match reference::combine(&run.partials, node) {
                 Some(sum) => nodes.push((node, sum)),
                 None => {
                     self.violated(format!("slot {slot} reduces {step} without all of its lanes"));
@@ -253,14 +276,33 @@ impl World {
             }
         }
         let links: Vec<_> = run.links.values().copied().collect();
+        let members = membership.members.len();
         for conn in links {
             let nodes = nodes.clone();
             self.send(conn, 0, Payload::Partials { epoch, step, nodes });
         }
+        let wrong = self.wrong_partial(slot, members);
         if let Some(run) = self.run_of(slot) {
+            let mut nodes = nodes;
+            if wrong && let Some((node, sum)) = nodes.first_mut() {
+                // What was sent was right.
+                *sum = reference::mix(&[*sum, slot as u64]);
+                run.partials.insert(*node, *sum);
+            }
             run.heard.entry((epoch, step)).or_default().extend(nodes);
         }
         self.try_reduce(slot);
+    }
+
+    /// Whether a partial goes wrong in memory after it was sent. A lone member's mistake cannot be told.
+    fn wrong_partial(&mut self, slot: usize, members: usize) -> bool {
+        let wrong = members > 1 && std::mem::take(&mut self.workers[slot].wrong_partial);
+        if wrong {
+            self.count("partials made wrong");
+            self.watch.really_wrong.insert(slot);
+            self.watch.wrongs += 1;
+        }
+        wrong
     }
 
     pub(crate) fn try_reduce(&mut self, slot: usize) {
@@ -300,6 +342,7 @@ impl World {
 
     pub(crate) fn seal(&mut self, slot: usize, step: Step, epoch: Epoch, of: u32) {
         let process = self.worker_process(slot);
+        self.comes(Moment::Seal(slot));
         let at = self.now + self.dice.below(10 * MS);
         self.at(at, What::Written(process, Written::Manifest { step, epoch, of }));
     }
@@ -355,5 +398,14 @@ impl World {
         // It may die between the write and the word.
         self.trapped(Place::Worker(slot));
         self.say(slot, event);
+    }
+}
+
+/// Adds a sum to those that are there; two halves become one, and cannot be taken apart again.
+fn fold(partials: &mut BTreeMap<Node, u64>, node: Node, sum: u64) {
+    match partials.remove(&node.sibling()) {
+        Some(other) if node.is_left() => fold(partials, node.parent(), reference::mix(&[3, sum, other])),
+        Some(other) => fold(partials, node.parent(), reference::mix(&[3, other, sum])),
+        None => drop(partials.insert(node, sum)),
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Item {
 pub(crate) struct Feed {
     pub(crate) donor: WorkerId,
     pub(crate) conn: ConnId,
+    /// The state that it has led to.
+    at: Option<Step>,
     items: VecDeque<Item>,
 }
 
@@ -46,8 +48,10 @@ impl World {
         let place = Place::Worker(donor.worker.slot as usize);
         let there = self.slot_of(&donor.worker).is_some();
         let Some(run) = self.run_of(slot) else { return };
-        if run.feed.as_ref().is_none_or(|feed| feed.donor != donor.worker) {
-            let held = run.state.map(|(step, _)| step);
+        let held = run.state.map(|(step, _)| step);
+        // A state that came from elsewhere needs a feed of its own.
+        let goes_on = |feed: &Feed| feed.donor == donor.worker && feed.at == held;
+        if !run.feed.as_ref().is_some_and(goes_on) {
             let old = run.feed.take();
             if let Some(old) = old {
                 self.close(old.conn, 0, false);
@@ -63,6 +67,7 @@ impl World {
                 run.feed = Some(Feed {
                     donor: donor.worker.clone(),
                     conn,
+                    at: held,
                     items: VecDeque::new(),
                 });
             }
@@ -173,9 +178,10 @@ impl World {
                     return;
                 }
             };
+            feed.at = Some(step);
             run.task = None;
             run.state = Some((step, state));
-            run.lanes.clear();
+            run.partials.clear();
             run.reduced = None;
             self.feed_all(slot, &item);
             self.check_state(slot);

@@ -4,7 +4,7 @@ use lockstep_engine::job;
 
 use super::network::{Place, Process};
 use super::{Trap, What, World};
-use crate::faults::Kind;
+use crate::faults::{Blow, CALM, Kind, Moment};
 use crate::invariants::planted_here;
 
 impl World {
@@ -106,12 +106,6 @@ impl World {
         let kind = self.plan.faults[index].kind.clone();
         self.tell(|| format!("fault {index}: {kind:?}"));
         self.count(kind.name());
-        let places = |world: &Self| -> Vec<Place> {
-            let coordinators = (0..world.coordinators.len()).map(Place::Coordinator);
-            coordinators
-                .chain((0..world.workers.len()).map(Place::Worker))
-                .collect()
-        };
         match kind {
             Kind::Crash { place, back } => self.crash(place, back, "killed"),
             Kind::CrashWithin {
@@ -120,13 +114,17 @@ impl World {
                 back,
             } => self.trap(place, commands, Err(back)),
             Kind::CrashWorkers { back } => {
-                for place in places(self).into_iter().filter(|p| matches!(p, Place::Worker(_))) {
+                for place in self
+                    .places()
+                    .into_iter()
+                    .filter(|p| matches!(p, Place::Worker(_)))
+                {
                     let back = back + self.dice.below(50_000);
                     self.crash(place, back, "killed with all others");
                 }
             }
             Kind::CrashAll { back } => {
-                for place in places(self) {
+                for place in self.places() {
                     let back = back + self.dice.below(50_000);
                     self.crash(place, back, "killed with all others");
                 }
@@ -149,15 +147,7 @@ impl World {
                     self.cut(to, from, lasts);
                 }
             }
-            Kind::Isolate { place, lasts } => {
-                self.watch.trouble(self.now + lasts);
-                let mut others = places(self);
-                others.push(Place::Store);
-                for other in others {
-                    self.cut(place, other, lasts);
-                    self.cut(other, place, lasts);
-                }
-            }
+            Kind::Isolate { place, lasts } => self.isolate(place, lasts),
             Kind::Break { a, b } => self.break_between(a, b),
             Kind::StoreDown { lasts } => {
                 self.watch.trouble(self.now + lasts);
@@ -169,10 +159,52 @@ impl World {
             }
             Kind::Slow { slot, factor, lasts } => self.workers[slot].slow = (factor, self.now + lasts),
             Kind::WrongGradient { slot } => self.workers[slot].wrong_gradient = true,
+            Kind::WrongPartial { slot } => self.workers[slot].wrong_partial = true,
+            Kind::When {
+                moment,
+                after,
+                victim,
+                then,
+            } => self.awaited.push((moment, after, victim, then)),
             Kind::WrongWeights { slot } => self.workers[slot].wrong_weights = true,
             Kind::Stale { place, which } => self.repeat(place, which),
             Kind::Drain { slot, lasts } => self.drain(slot, lasts),
             Kind::DiskFull { slot, lasts } => self.workers[slot].disk_full_until = self.now + lasts,
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let coordinators = (0..self.coordinators.len()).map(Place::Coordinator);
+        let workers = (0..self.workers.len()).map(Place::Worker);
+        coordinators.chain(workers).collect()
+    }
+
+    fn isolate(&mut self, place: Place, lasts: u64) {
+        self.watch.trouble(self.now + lasts);
+        let mut others = self.places();
+        others.push(Place::Store);
+        for other in others {
+            self.cut(place, other, lasts);
+            self.cut(other, place, lasts);
+        }
+    }
+
+    /// A moment has come that faults may wait for.
+    pub(crate) fn comes(&mut self, moment: Moment) {
+        if let Some(at) = self.awaited.iter().position(|awaited| awaited.0 == moment)
+            && self.now < CALM
+        {
+            let (_, after, victim, blow) = self.awaited.swap_remove(at);
+            self.count("moments that came");
+            self.at(self.now + after, What::Blow(victim, blow));
+        }
+    }
+
+    pub(crate) fn strike(&mut self, victim: Place, blow: Blow) {
+        match blow {
+            Blow::Crash { back } => self.crash(victim, back, "at that moment"),
+            Blow::Pause { lasts } => self.pause(victim, lasts),
+            Blow::Isolate { lasts } => self.isolate(victim, lasts),
         }
     }
 

@@ -15,6 +15,7 @@ use lockstep_engine::geometry::Node;
 use lockstep_engine::ids::{Epoch, Step, WorkerId};
 use lockstep_engine::{job, rank};
 
+use crate::faults::{Blow, Moment};
 use crate::invariants::{Watch, promptness};
 use crate::plan::{Dice, MS, Plan};
 use coordinator::Coordinator;
@@ -85,6 +86,7 @@ pub(crate) enum What {
     /// A part of a checkpoint, or a manifest, is on disk.
     Written(Process, executor::Written),
     Undrain(usize),
+    Blow(Place, Blow),
     Prompt(promptness::Due),
     Progress,
 }
@@ -158,6 +160,8 @@ pub(crate) struct World {
     pub(crate) shards: BTreeMap<(Step, Epoch, u32), u64>,
     pub(crate) sealed: BTreeMap<Step, u64>,
     pub(crate) quarantined: BTreeSet<usize>,
+    /// Faults that wait for a moment.
+    pub(crate) awaited: Vec<(Moment, u64, Place, Blow)>,
     pub(crate) watch: Watch,
     pub(crate) tally: Tally,
     pub(crate) failure: Option<String>,
@@ -179,6 +183,7 @@ impl World {
             shards: BTreeMap::new(),
             sealed: BTreeMap::new(),
             quarantined: BTreeSet::new(),
+            awaited: Vec::new(),
             watch: Watch::new(&plan),
             tally: Tally::new(),
             failure: None,
@@ -330,6 +335,7 @@ impl World {
                 }
             }
             What::Undrain(slot) => self.undrain(slot),
+            What::Blow(victim, blow) => self.strike(victim, blow),
             What::Prompt(due) => self.check_prompt(&due),
             What::Progress => self.check_progress(),
         }

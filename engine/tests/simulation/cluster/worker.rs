@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use lockstep_engine::geometry::Node;
-use lockstep_engine::ids::{Epoch, Lane, Step, WorkerId};
+use lockstep_engine::ids::{Epoch, Step, WorkerId};
 use lockstep_engine::job;
 use lockstep_engine::ledger::Span;
 use lockstep_engine::membership::Membership;
@@ -29,6 +29,7 @@ pub(crate) struct Worker {
     pub(crate) drained_until: u64,
     pub(crate) wrong_gradient: bool,
     pub(crate) wrong_weights: bool,
+    pub(crate) wrong_partial: bool,
     /// What the lane under way takes.
     pub(crate) compute_took: u64,
     next: usize,
@@ -41,10 +42,13 @@ pub(crate) struct Run {
     pub(crate) session: Option<(usize, ConnId, u64)>,
     pub(crate) outbox: VecDeque<Command>,
     pub(crate) task: Option<(u64, Task)>,
+    /// The task under way is of a state that was forgotten: it has no effect.
+    pub(crate) void: bool,
     pub(crate) fence: Epoch,
     pub(crate) membership: Option<Membership>,
     pub(crate) state: Option<(Step, u64)>,
-    pub(crate) lanes: BTreeMap<Lane, u64>,
+    /// Sums of computed lanes, folded as far as they go.
+    pub(crate) partials: BTreeMap<Node, u64>,
     pub(crate) reduced: Option<(Epoch, Step, u64)>,
     pub(crate) heard: HashMap<(Epoch, Step), BTreeMap<Node, u64>>,
     /// Through which partials go to each peer, and come from it.
@@ -96,10 +100,11 @@ impl World {
             session: None,
             outbox: VecDeque::new(),
             task: None,
+            void: false,
             fence: Epoch(0),
             membership: None,
             state: None,
-            lanes: BTreeMap::new(),
+            partials: BTreeMap::new(),
             reduced: None,
             heard: HashMap::new(),
             links: BTreeMap::new(),

@@ -102,7 +102,7 @@ impl World {
         }
         let state = states[states.len() - 1];
         let gradient = reference::gradient(&geometry, state, entry.step);
-        let unseen = entry.skipped && entry.digest.is_empty();
+        let unseen = entry.unseen_to.is_some();
         states.push(if entry.skipped {
             state
         } else {

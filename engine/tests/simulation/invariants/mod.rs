@@ -5,6 +5,7 @@ mod digests;
 mod fences;
 mod lineage;
 mod minimum;
+mod orphans;
 mod progress;
 pub(crate) mod promptness;
 mod quarantine;

@@ -1,0 +1,477 @@
+//! Runs a cell of the chaos matrix, and judges the result: the bits of the undisturbed run, every sample once, no
+//! process left behind, in bounded time.
+//!
+//! Every cell is the same run: two workers train; a third joins on the way. The fault happens where the processes
+//! themselves say that they are (`lockstep-faults`): they inflict it on themselves, or hold still there until this
+//! harness has done it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use lockstep_faults::{Action, Plan, Point};
+use lockstep_proto::wire;
+use rustix::process::{Pid, Signal};
+use serde::Serialize;
+
+use crate::cell::{Cell, Fault, Moment, Target};
+use crate::cluster::{Bench, Cluster};
+use crate::disk::Disk;
+use crate::machine::Machines;
+use crate::watch::Watch;
+use crate::work::{Data, Job, MINUTE};
+use crate::{Error, system};
+
+const COORDINATOR: &str = "coordinator";
+const WORKERS: [&str; 2] = ["alpha", "beta"];
+const NEWCOMER: &str = "gamma";
+
+/// The step after which the newcomer starts.
+const JOIN_AFTER: u64 = 20;
+/// The step at which a worker's fault happens, but in a join, a checkpoint, or to a donor.
+const AT_STEP: u64 = 30;
+/// How long a run may take in all; undisturbed it takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the others may take to go on without somebody who is silent: the lease, and far more.
+const GIVEN_UP: Duration = Duration::from_secs(15);
+/// How long a coordinator is gone for that nobody replaces: longer than the lease.
+const ABSENCE: Duration = Duration::from_millis(1500);
+/// Steps over which a link is slow.
+const SLOW_STEPS: u64 = 3;
+
+fn job() -> Job {
+    Job {
+        name: "drill",
+        steps: 240,
+        every: 40,
+        max_workers: 4,
+        lease_ms: 1000,
+        model: MINUTE,
+        length: 32,
+    }
+}
+
+/// What became of a cell.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// As it must be.
+    Passed,
+    /// Not as it must be.
+    Failed {
+        /// In words.
+        reason: String,
+    },
+    /// There is nothing to try.
+    Senseless {
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be tried here.
+    Skipped {
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// A cell and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// Which, as `FAULT:MOMENT:TARGET`.
+    pub cell: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// From the start of the processes to their end.
+    pub seconds: f64,
+}
+
+/// The matrix on this machine: its dataset, and the bits that every run must give.
+#[derive(Debug)]
+pub struct Chaos<'a> {
+    bench: &'a Bench,
+    data: Data,
+    expected: String,
+    runs: std::cell::Cell<u32>,
+}
+
+impl<'a> Chaos<'a> {
+    /// Builds the dataset and runs the job undisturbed.
+    ///
+    /// # Errors
+    /// When either fails.
+    pub fn prepare(bench: &'a Bench) -> Result<Self, Error> {
+        let data = Data::build()?;
+        let expected = undisturbed(bench, &data, &job())?;
+        let runs = std::cell::Cell::new(0);
+        Ok(Self {
+            bench,
+            data,
+            expected,
+            runs,
+        })
+    }
+
+    /// Runs a cell.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]; everything else is a verdict.
+    pub fn run(&self, cell: Cell) -> Result<Verdict, Error> {
+        let started = Instant::now();
+        let outcome = self.outcome(cell)?;
+        Ok(Verdict {
+            cell: cell.to_string(),
+            outcome,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn outcome(&self, cell: Cell) -> Result<Outcome, Error> {
+        if let Some(reason) = cell.senseless() {
+            let reason = reason.to_owned();
+            return Ok(Outcome::Senseless { reason });
+        }
+        if cell.needs_root() && !system::is_root() {
+            let reason = "needs root".to_owned();
+            return Ok(Outcome::Skipped { reason });
+        }
+        if cell.target == Target::Etcd {
+            let reason = "this build has no etcd store".to_owned();
+            return Ok(Outcome::Skipped { reason });
+        }
+        match self.drill(cell) {
+            Ok(()) => Ok(Outcome::Passed),
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(error) => {
+                let reason = error.to_string();
+                Ok(Outcome::Failed { reason })
+            }
+        }
+    }
+
+    fn drill(&self, cell: Cell) -> Result<(), Error> {
+        let names = [COORDINATOR, WORKERS[0], WORKERS[1], NEWCOMER];
+        let machines = if cell.needs_links() {
+            Machines::apart(&names)?
+        } else {
+            Machines::together(&names)
+        };
+        let disk = if cell.fault == Fault::Disk {
+            Some(Disk::new(16)?)
+        } else {
+            None
+        };
+        let folder = self
+            .data
+            .folder()
+            .join(format!("run-{}", self.runs.replace(self.runs.get() + 1)));
+        let small = |is_its: bool| {
+            disk.as_ref()
+                .filter(|_| is_its)
+                .map_or(folder.as_path(), Disk::path)
+        };
+        let out = small(cell.target != Target::Leader).join("out");
+        let state = small(cell.target == Target::Leader).join("state");
+        let marker = folder.join("marker");
+        let armed = Armed::new(cell, &marker);
+
+        let mut cluster = Cluster::new(self.bench, &machines, &folder)?;
+        cluster.start_coordinator(COORDINATOR, &state, armed.on(COORDINATOR))?;
+        for worker in WORKERS {
+            cluster.start_daemon(worker, 1, armed.on(worker))?;
+        }
+        for worker in WORKERS {
+            cluster.await_daemon(worker)?;
+        }
+        let watch = cluster.submit(&job(), &self.data.dataset(), &out)?;
+        watch.wait("the steps before the join", PATIENCE, |heard| {
+            (heard.step() >= JOIN_AFTER).then_some(())
+        })?;
+        cluster.start_daemon(NEWCOMER, 1, armed.on(NEWCOMER))?;
+        let victim = Victim::read(&marker, self.bench)?;
+        let scene = Scene {
+            cell,
+            machines: &machines,
+            disk: disk.as_ref(),
+            watch: &watch,
+            victim,
+            marker,
+            state,
+        };
+        scene.play(&mut cluster, &armed)?;
+        self.judge(&watch)?;
+        scene.check_effect()?;
+        drop(watch);
+        cluster.stop()?;
+        drop(disk);
+        fs::remove_dir_all(&folder).map_err(Error::system(format!("remove {}", folder.display())))
+    }
+
+    /// Waits for the end of the run and looks at what it gave.
+    fn judge(&self, watch: &Watch) -> Result<(), Error> {
+        let job = watch.wait("the end of the run", PATIENCE, |heard| {
+            heard
+                .job
+                .clone()
+                .filter(|job| job.state() == wire::JobState::Done)
+        })?;
+        check(&job.summary, &self.expected)
+    }
+}
+
+/// Whether a summary is that of a run that used every sample once and has these weights.
+pub(crate) fn check(summary: &str, weights: &str) -> Result<(), Error> {
+    let summary: serde_json::Value =
+        serde_json::from_str(summary).map_err(|error| Error::Drill(format!("read the summary: {error}")))?;
+    for field in ["samples_missed", "samples_repeated"] {
+        if summary[field] != 0 {
+            return Err(Error::Drill(format!("{field} = {}", summary[field])));
+        }
+    }
+    let found = summary["weights_blake3"].as_str().unwrap_or_default();
+    if found != weights {
+        let message = format!("other weights than the undisturbed run's: {found:.16}…, not {weights:.16}…");
+        return Err(Error::Drill(message));
+    }
+    Ok(())
+}
+
+/// The digest of the weights that one worker gives, undisturbed.
+pub(crate) fn undisturbed(bench: &Bench, data: &Data, job: &Job) -> Result<String, Error> {
+    let folder = data.folder().join("undisturbed");
+    let spec = data.folder().join("undisturbed.toml");
+    fs::write(&spec, job.toml(&data.dataset()))
+        .map_err(Error::system(format!("write {}", spec.display())))?;
+    let mut command = std::process::Command::new(&bench.program);
+    command
+        .args(["run", "--local", "--workers", "1", "-o", "json", "--out"])
+        .args([&folder, &spec])
+        .env_remove(lockstep_faults::VARIABLE);
+    let output = system::output_of(&mut command, &bench.stop)?;
+    let summary: serde_json::Value = serde_json::from_slice(&output).unwrap_or_default();
+    let weights = summary["weights_blake3"].as_str().map(str::to_owned);
+    weights.ok_or_else(|| Error::Drill("the undisturbed run's summary has no weights".to_owned()))
+}
+
+/// Which processes are told of the fault, and what they are told.
+struct Armed {
+    plan: Plan,
+    machines: &'static [&'static str],
+}
+
+impl Armed {
+    fn new(cell: Cell, marker: &Path) -> Self {
+        let at_work = match cell.moment {
+            Moment::BeforeSend => Point::BeforeSend,
+            Moment::DuringReduce => Point::DuringReduce,
+            Moment::BeforeVerdict => Point::BeforeVerdict,
+            Moment::AfterCommit => Point::AfterCommit,
+            Moment::Rename => Point::BeforeRename,
+            Moment::Join => Point::DuringJoin,
+        };
+        let is_donation = cell.target == Target::Donor && cell.moment == Moment::Join;
+        let point = match (cell.target, cell.moment) {
+            (Target::Donor, Moment::Join) => Point::DuringDonation,
+            (Target::Leader, Moment::BeforeVerdict) => Point::LeaderBeforeCommit,
+            (Target::Leader, Moment::AfterCommit) => Point::LeaderAfterCommit,
+            _ => at_work,
+        };
+        let machines: &[&str] = match point {
+            Point::LeaderBeforeCommit | Point::LeaderAfterCommit => &[COORDINATOR],
+            Point::DuringJoin => &[NEWCOMER],
+            // Whoever writes the checkpoint, or gives its state away.
+            Point::BeforeRename | Point::DuringDonation => &WORKERS,
+            _ if cell.target == Target::Donor => &WORKERS,
+            _ => &WORKERS[1..],
+        };
+        let on_itself = match cell.target {
+            Target::Worker | Target::Donor => true,
+            Target::Leader => machines[0] == COORDINATOR,
+            Target::Etcd => false,
+        };
+        let action = match cell.fault {
+            Fault::Kill if on_itself => Action::Kill,
+            Fault::Stop if on_itself => Action::Stop,
+            Fault::Corrupt if on_itself && machines[0] != COORDINATOR => Action::Corrupt,
+            _ => Action::Hold,
+        };
+        let waits = cell.target == Target::Donor && !is_donation;
+        let any_step = waits
+            || matches!(
+                point,
+                Point::BeforeRename | Point::DuringJoin | Point::DuringDonation
+            );
+        let plan = Plan {
+            point,
+            action,
+            once: marker.to_owned(),
+            step: (!any_step).then_some(AT_STEP),
+            who: None,
+            after: waits.then_some(Point::DuringDonation),
+        };
+        Self { plan, machines }
+    }
+
+    fn on(&self, machine: &str) -> Option<&Plan> {
+        self.machines.contains(&machine).then_some(&self.plan)
+    }
+}
+
+/// The process that reached the point.
+struct Victim {
+    pid: Pid,
+    machine: String,
+    /// When it was there.
+    at: SystemTime,
+}
+
+impl Victim {
+    /// Waits for the marker, which names it.
+    fn read(marker: &Path, bench: &Bench) -> Result<Self, Error> {
+        let parse = |text: &str| {
+            let mut words = text.strip_suffix('\n')?.split(' ');
+            let pid = Pid::from_raw(words.next()?.parse().ok()?)?;
+            let machine = words.next()?.split('/').next()?.to_owned();
+            let at = fs::metadata(marker).and_then(|about| about.modified()).ok()?;
+            Some(Self { pid, machine, at })
+        };
+        system::await_text(
+            marker,
+            "a process at the fault's point",
+            PATIENCE,
+            &bench.stop,
+            parse,
+        )
+    }
+}
+
+/// A cell whose moment has come.
+struct Scene<'a> {
+    cell: Cell,
+    machines: &'a Machines,
+    disk: Option<&'a Disk>,
+    watch: &'a Watch,
+    victim: Victim,
+    marker: PathBuf,
+    state: PathBuf,
+}
+
+impl Scene<'_> {
+    fn play(&self, cluster: &mut Cluster<'_>, armed: &Armed) -> Result<(), Error> {
+        let is_leader = self.cell.target == Target::Leader;
+        let held = armed.plan.action == Action::Hold;
+        let machine = if is_leader {
+            COORDINATOR
+        } else {
+            &self.victim.machine
+        };
+        match self.cell.fault {
+            Fault::Kill => {
+                if is_leader {
+                    if held {
+                        system::signal(cluster.coordinator(COORDINATOR)?, Signal::KILL)?;
+                        self.release()?;
+                    }
+                    cluster.await_coordinators_end(COORDINATOR)?;
+                    cluster.start_coordinator(COORDINATOR, &self.state, None)?;
+                }
+            }
+            Fault::Stop => {
+                let pid = if is_leader {
+                    cluster.coordinator(COORDINATOR)?
+                } else {
+                    self.victim.pid
+                };
+                if held {
+                    system::signal(pid, Signal::STOP)?;
+                    self.release()?;
+                }
+                self.absent(cluster)?;
+                system::signal(pid, Signal::CONT)?;
+            }
+            Fault::Cut => {
+                let link = self.machines.named(machine)?.link()?;
+                link.cut(crate::netns::Cut::Whole)?;
+                self.release()?;
+                self.absent(cluster)?;
+                link.heal()?;
+            }
+            Fault::Slow => {
+                let link = self.machines.named(machine)?.link()?;
+                link.slow_down(if is_leader { 256 } else { 4096 })?;
+                self.release()?;
+                let from = self.watch.heard().commits.len() as u64;
+                self.watch.wait("steps over a slow link", GIVEN_UP, |heard| {
+                    (heard.commits.len() as u64 >= from + SLOW_STEPS).then_some(())
+                })?;
+                link.heal()?;
+            }
+            Fault::Corrupt => {
+                if is_leader {
+                    throw_garbage(&cluster.urls())?;
+                    self.release()?;
+                }
+            }
+            Fault::Disk => {
+                let disk = self
+                    .disk
+                    .ok_or_else(|| Error::Usage("this drill has no disk".into()))?;
+                disk.fill()?;
+                self.release()?;
+                system::pause(ABSENCE, cluster.stop_asked())?;
+                disk.free()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the fault was noticed at all: a worker that breaks, or breaks its word, is left behind.
+    fn check_effect(&self) -> Result<(), Error> {
+        let is_worker = matches!(self.cell.target, Target::Worker | Target::Donor);
+        let breaks = matches!(self.cell.fault, Fault::Kill | Fault::Corrupt);
+        if is_worker && breaks && !self.watch.heard().has_epoch_since(self.victim.at) {
+            return Err(Error::Drill(
+                "nobody noticed the fault: the membership stayed as it was".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Lets the process that holds still go on.
+    fn release(&self) -> Result<(), Error> {
+        let mut go = self.marker.clone().into_os_string();
+        go.push(".go");
+        fs::write(&go, "").map_err(Error::system("release a held process"))
+    }
+
+    /// Waits until the others have gone on without the victim; for a coordinator that nobody replaces, a while.
+    fn absent(&self, cluster: &Cluster<'_>) -> Result<(), Error> {
+        if self.cell.target == Target::Leader {
+            return system::pause(ABSENCE, cluster.stop_asked());
+        }
+        let from = self.watch.heard().step();
+        self.watch
+            .wait("the others going on without the victim", GIVEN_UP, |heard| {
+                (heard.has_epoch_since(self.victim.at) || heard.step() >= from + 20).then_some(())
+            })
+    }
+}
+
+/// Sends bytes that are no frame, and waits until they are refused.
+fn throw_garbage(urls: &[String]) -> Result<(), Error> {
+    for url in urls {
+        let address = url.trim_start_matches("http://");
+        let throw = || {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(&[0xA5; 4096])?;
+            // Until it closes; a reset says the same.
+            while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
+            Ok(())
+        };
+        throw().map_err(Error::system(format!("send garbage to {address}")))?;
+    }
+    Ok(())
+}
