@@ -163,6 +163,7 @@ mod tests {
             spans: vec![Span { positions, worker }],
             milliseconds: 1.5,
             skipped: attempt.is_multiple_of(3),
+            unseen_to: None,
         }
     }
 

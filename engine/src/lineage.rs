@@ -203,6 +203,7 @@ mod tests {
                 .into(),
             milliseconds: 0.0,
             skipped,
+            unseen_to: None,
         }
     }
 
