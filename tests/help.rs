@@ -6,7 +6,11 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
+<<<<<<< HEAD
 const VERBS: [(&str, &[&str]); 31] = [
+=======
+const VERBS: [(&str, &[&str]); 32] = [
+>>>>>>> refs/heads/lineage
     (
         "demo",
         &[
@@ -87,6 +91,16 @@ const VERBS: [(&str, &[&str]); 31] = [
         &["newest that verifies always stays", "--keep-best"],
     ),
     ("checkpoint export", &["Hugging Face's layout", "--out"]),
+    (
+        "lineage",
+        &[
+            "which steps, checkpoints and exports of a run saw a document",
+            "--run",
+            "--document",
+            "--step",
+            "lockstep lineage --run runs/first",
+        ],
+    ),
     (
         "generate",
         &[

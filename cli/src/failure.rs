@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use lockstep_coordinator::jsonl::JsonlError;
 use lockstep_data::{DataError, ErrorKind};
 use lockstep_engine::spec::SpecError;
 use lockstep_trainer::TrainerError;
@@ -102,6 +103,12 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             ErrorKind::Damaged => 6,
             ErrorKind::Interrupted => INTERRUPTED,
             ErrorKind::System => 1,
+        });
+    }
+    if let Some(lines) = cause.downcast_ref::<JsonlError>() {
+        return Some(match lines {
+            JsonlError::Line { .. } => 6,
+            JsonlError::Io { .. } => 7,
         });
     }
     if let Some(trainer) = cause.downcast_ref::<TrainerError>() {

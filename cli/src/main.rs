@@ -7,6 +7,7 @@
 //! | `client` | speaks to a coordinator, and follows a job |
 //! | `progress` | bars with rates and time left on a terminal, plain lines elsewhere |
 //! | `interrupt` | Ctrl-C and SIGTERM, for the verbs that have something to end in order |
+//! | `exports` | which models were exported from a run |
 //! | `output` | results as tables for people or JSON for programs |
 //! | `chart` | the loss curve, as SVG and in the terminal |
 //! | `failure` | errors to exit codes |
@@ -14,6 +15,7 @@
 mod chart;
 mod client;
 mod commands;
+mod exports;
 mod failure;
 mod interrupt;
 mod local;

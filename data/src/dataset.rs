@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -126,6 +127,10 @@ impl Dataset {
         self.folder.join(TOKENIZER_FILE)
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Its tokenizer.
     ///
     /// # Errors
@@ -201,6 +206,19 @@ impl Split {
             .saturating_sub(1)
             .checked_div(sequence_length as u64)
             .unwrap_or(0)
+    }
+
+    /// The samples of `sequence_length` tokens that hold one of these tokens, as input or target. Two samples hold the
+    /// token on which they border; none holds those after the last whole sample.
+    #[must_use]
+    pub fn samples_of(&self, tokens: Range<u64>, sequence_length: usize) -> Range<u64> {
+        let length = sequence_length.max(1) as u64;
+        if tokens.is_empty() {
+            return 0..0;
+        }
+        let last = self.samples(sequence_length);
+        let end = tokens.end.div_ceil(length).min(last);
+        (tokens.start.saturating_sub(1) / length).min(end)..end
     }
 
     /// Checks that there are at least `samples` samples, the size of one batch, and returns how many there

@@ -22,6 +22,7 @@
 //! | `gzip` | how far gzip compresses the validation text |
 //! | `staging` | the hidden folder, its lock, and the rename that publishes it |
 //! | [`dataset`] | the reader: checks, splits, windows of tokens |
+//! | [`lookup`] | which document is where: `documents.parquet` read back, documents found by name |
 //! | [`progress`] | what a build reports while it works |
 //! | [`skip`] | why a file was left out |
 //! | [`digest`] | BLAKE3 digests |
@@ -34,6 +35,7 @@ pub mod digest;
 mod documents;
 pub mod error;
 mod gzip;
+pub mod lookup;
 pub mod manifest;
 pub mod megatron;
 pub mod progress;
@@ -50,6 +52,8 @@ pub use corpus::Corpus;
 pub use dataset::{Dataset, Split};
 pub use digest::Digest;
 pub use error::{DataError, ErrorKind};
+pub use lookup::{DocumentRecord, Named};
 pub use manifest::Manifest;
 pub use progress::{Progress, Stage};
+pub use shards::Part;
 pub use tokenizer::Tokenizer;

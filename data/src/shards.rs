@@ -9,8 +9,9 @@ use crate::scan::Document;
 use crate::staging::{OutFile, Staging};
 
 /// One of the two splits of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
     /// What is trained on.
     Train,
     /// What is held out.
@@ -19,7 +20,8 @@ pub(crate) enum Part {
 
 impl Part {
     /// Its name in the table of documents.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
             Self::Validation => "validation",

@@ -1,5 +1,6 @@
-//! The ledger of committed steps, and what can be read from it: which samples were used, and by whom.
+//! The ledger of committed steps, how it changes, and what can be read from it: which samples were used, and by whom.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::ids::{Epoch, Step, WorkerId};
@@ -43,6 +44,52 @@ pub struct Entry {
 fn nan_for_null<'de, D: serde::Deserializer<'de>>(source: D) -> Result<f32, D::Error> {
     let value: Option<f32> = serde::Deserialize::deserialize(source)?;
     Ok(value.unwrap_or(f32::NAN))
+}
+
+/// A change to a job's ledger; changes are applied in the order they were made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A step was committed.
+    Append(Entry),
+    /// Nothing after this step counts any more.
+    Truncate(Step),
+    /// A checkpoint is complete, its weights have this digest.
+    Checkpoint(Step, String),
+}
+
+/// What counts of a job: committed steps and checkpoints.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    /// The committed steps.
+    pub entries: BTreeMap<Step, Entry>,
+    /// Digest of the weights of each recorded checkpoint.
+    pub checkpoints: BTreeMap<Step, String>,
+}
+
+impl Ledger {
+    /// What is left when all `changes` are made.
+    #[must_use]
+    pub fn replay(changes: impl IntoIterator<Item = Change>) -> Self {
+        let mut ledger = Self::default();
+        changes.into_iter().for_each(|change| ledger.apply(change));
+        ledger
+    }
+
+    /// Makes a change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Append(entry) => {
+                self.entries.insert(entry.step, entry);
+            }
+            Change::Truncate(step) => {
+                self.entries.split_off(&step.next());
+                self.checkpoints.split_off(&step.next());
+            }
+            Change::Checkpoint(step, weights) => {
+                self.checkpoints.insert(step, weights);
+            }
+        }
+    }
 }
 
 /// What the ledger says of the samples of a run.

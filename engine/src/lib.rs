@@ -13,6 +13,7 @@
 //! | [`membership`] | who takes part in an epoch |
 //! | [`placement`] | which job gets which free slot |
 //! | [`ledger`] | committed steps, and which samples they used |
+//! | [`lineage`] | which steps and checkpoints saw a document |
 //! | [`time`] | time as an argument |
 //! | [`geometry`] | microbatches, lanes, the fixed tree, who computes what |
 //! | [`order`] | which sample comes when |
@@ -24,6 +25,7 @@ pub mod ids;
 pub mod job;
 pub mod lead;
 pub mod ledger;
+pub mod lineage;
 pub mod membership;
 pub mod order;
 pub mod placement;

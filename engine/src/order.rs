@@ -26,6 +26,18 @@ impl SampleOrder {
         let (pass, index) = (position / self.samples, position % self.samples);
         Permutation::new(self.samples, self.seed, pass).at(index)
     }
+
+    /// The position at which `pass`, counted from 0, uses `sample`: the inverse of [`sample`](Self::sample).
+    #[must_use]
+    pub fn position(&self, pass: u64, sample: u64) -> u64 {
+        pass * self.samples + Permutation::new(self.samples, self.seed, pass).index_of(sample)
+    }
+
+    /// The pass that `position` belongs to, counted from 0.
+    #[must_use]
+    pub fn pass(&self, position: u64) -> u64 {
+        position / self.samples
+    }
 }
 
 #[cfg(test)]
@@ -37,6 +49,8 @@ mod tests {
         let order = SampleOrder::new(97, 3);
         for pass in 0..3 {
             let mut seen: Vec<u64> = (0..97).map(|i| order.sample(pass * 97 + i)).collect();
+            let back = |(i, &sample)| order.position(pass, sample) == pass * 97 + i as u64;
+            assert!(seen.iter().enumerate().all(back), "pass {pass}");
             seen.sort_unstable();
             assert_eq!(seen, (0..97).collect::<Vec<_>>());
         }

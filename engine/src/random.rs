@@ -103,25 +103,42 @@ impl Permutation {
     #[must_use]
     pub fn at(&self, index: u64) -> u64 {
         debug_assert!(index < self.len, "index {index} of a permutation of {}", self.len);
-        let mask = (1u64 << self.half_bits) - 1;
-        let mut value = index;
+        let round = |(left, right): (u64, u64), round| (right, left ^ self.mix(right, round));
+        self.walk(index, |halves| (0..Self::ROUNDS).fold(halves, round))
+    }
+
+    /// Which index goes to `value`: the inverse of [`at`](Self::at). `value` must be below the length.
+    #[must_use]
+    pub fn index_of(&self, value: u64) -> u64 {
+        debug_assert!(value < self.len, "value {value} of a permutation of {}", self.len);
+        let round = |(left, right): (u64, u64), round| (right ^ self.mix(left, round), left);
+        self.walk(value, |halves| (0..Self::ROUNDS).rev().fold(halves, round))
+    }
+
+    /// Applies the network, as `rounds` runs over its halves, until the value is below the length.
+    fn walk(&self, mut value: u64, rounds: impl Fn((u64, u64)) -> (u64, u64)) -> u64 {
         loop {
-            let (mut left, mut right) = (value >> self.half_bits, value & mask);
-            for round in 0..Self::ROUNDS {
-                let counter = [
-                    right as u32,
-                    self.pass as u32,
-                    (self.pass >> 32) as u32,
-                    round | 0x5A00_0000,
-                ];
-                let mixed = u64::from(philox(counter, self.seed)[0]) & mask;
-                (left, right) = (right, left ^ mixed);
-            }
+            let (left, right) = rounds((value >> self.half_bits, value & self.mask()));
             value = left << self.half_bits | right;
             if value < self.len {
                 return value;
             }
         }
+    }
+
+    /// The round function.
+    fn mix(&self, half: u64, round: u32) -> u64 {
+        let counter = [
+            half as u32,
+            self.pass as u32,
+            (self.pass >> 32) as u32,
+            round | 0x5A00_0000,
+        ];
+        u64::from(philox(counter, self.seed)[0]) & self.mask()
+    }
+
+    fn mask(&self) -> u64 {
+        (1u64 << self.half_bits) - 1
     }
 }
 
@@ -170,6 +187,7 @@ mod tests {
             for i in 0..len {
                 let j = permutation.at(i) as usize;
                 prop_assert!(!std::mem::replace(&mut seen[j], true), "{} twice", j);
+                prop_assert_eq!(permutation.index_of(j as u64), i);
             }
         }
     }

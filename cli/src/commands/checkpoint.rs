@@ -6,6 +6,7 @@ use lockstep_data::Dataset;
 use lockstep_trainer::checkpoint::{self, Policy};
 use lockstep_trainer::{DType, DeviceName, Export, Layout, Llama};
 
+use crate::exports::Exports;
 use crate::failure::Failure;
 use crate::output::{Format, count, table};
 
@@ -36,7 +37,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
         keep_best: u64,
     },
-    /// Write a checkpoint as a model in Hugging Face's layout.
+    /// Write a checkpoint as a model in Hugging Face's layout, and record that in the run's folder.
     Export {
         /// A checkpoint's folder, or a run's for its newest checkpoint that verifies.
         path: PathBuf,
@@ -202,6 +203,9 @@ pub(crate) fn export(path: &Path, out: &Path) -> anyhow::Result<u64> {
         tokenizer: &tokenizer,
         end_of_text: dataset.manifest().eos_id,
     };
+    let record = Exports::open(&run)?;
     export.write(out, &layout, &loaded.state.weights)?;
-    Ok(loaded.manifest.step.0)
+    let step = loaded.manifest.step.0;
+    record.record(step, out, &loaded.manifest.weights_digest)?;
+    Ok(step)
 }

@@ -8,6 +8,7 @@ mod demo;
 mod drills;
 mod generate;
 mod jobs;
+mod lineage;
 mod nodes;
 mod run;
 mod spec;
@@ -65,6 +66,7 @@ enum Command {
     /// List, verify and export checkpoints.
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    Lineage(lineage::Args),
     Generate(generate::Args),
     /// Measure speed and recovery on this machine.
     #[command(subcommand)]
@@ -93,6 +95,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Presets => spec::presets(format),
         Command::Data(command) => data::run(command, format),
         Command::Checkpoint(command) => checkpoint::run(command, format),
+        Command::Lineage(args) => lineage::run(&args, format),
         Command::Generate(args) => generate::run(&args, format),
         Command::Bench(command) => block_on(bench::run(command, format)),
     }
