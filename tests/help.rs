@@ -6,11 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-<<<<<<< HEAD
-const VERBS: [(&str, &[&str]); 31] = [
-=======
 const VERBS: [(&str, &[&str]); 32] = [
->>>>>>> refs/heads/lineage
     (
         "demo",
         &[

@@ -11,12 +11,9 @@
 //! | `run` | one job: its machine, its ranks' streams, its watchers |
 //! | [`store`] | what survives: jobs, epochs, ledger, checkpoints |
 //! | `recorder` | writes ledger and logs off the steps' path |
-<<<<<<< HEAD
 //! | `lines` | the logs' files: whole lines, kept while the disk is full |
-=======
 //! | [`ledger_log`] | `ledger.jsonl`: the ledger's history, which stays with the run |
 //! | [`jsonl`] | files of one JSON value a line, whose last may be torn |
->>>>>>> refs/heads/lineage
 //! | [`summary`] | `summary.json` |
 //!
 //! It never links candle: decisions about tensors are the ranks'.
@@ -24,11 +21,8 @@
 mod actor;
 pub mod jsonl;
 pub mod leadership;
-<<<<<<< HEAD
-mod lines;
-=======
 pub mod ledger_log;
->>>>>>> refs/heads/lineage
+mod lines;
 mod nodes;
 mod recorder;
 mod reign;
