@@ -50,6 +50,11 @@ impl From<Line<'_>> for Change {
     }
 }
 
+/// A change as a line of the history, without its end.
+pub(crate) fn line(change: &Change) -> serde_json::Result<String> {
+    serde_json::to_string(&Line::from(change))
+}
+
 /// Reads the history in the folder of a run, from the first change on.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! The files of a run's folder to which lines are appended: `events.jsonl`, `metrics.jsonl`, `workers.log`.
+//! The files of a run's folder to which lines are appended: `events.jsonl`, `metrics.jsonl`, `workers.log`,
+//! `ledger.jsonl`.
 //!
 //! A line is in its file as a whole or not at all. Where the disk has no room for it, it is kept and tried again.
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_engine::ids::JobId;
 
+use crate::ledger_log;
 use crate::store::is_full;
 
 /// Lines of a file that are kept while they cannot be written; beyond that the oldest are dropped.
@@ -20,16 +22,18 @@ pub(crate) enum Log {
     Events,
     Metrics,
     Workers,
+    Ledger,
 }
 
 impl Log {
-    pub(crate) const ALL: [Self; 3] = [Self::Events, Self::Metrics, Self::Workers];
+    pub(crate) const ALL: [Self; 4] = [Self::Events, Self::Metrics, Self::Workers, Self::Ledger];
 
     pub(crate) fn file_name(self) -> &'static str {
         match self {
             Self::Events => "events.jsonl",
             Self::Metrics => "metrics.jsonl",
             Self::Workers => "workers.log",
+            Self::Ledger => ledger_log::FILE_NAME,
         }
     }
 }

@@ -13,6 +13,7 @@ use lockstep_proto::wire;
 use tokio::sync::{broadcast, mpsc};
 use tonic::Status;
 
+use crate::ledger_log;
 use crate::lines::Log;
 use crate::recorder::Recorder;
 use crate::store::{Change, JobRecord, State};
@@ -371,11 +372,9 @@ impl Run {
                 effects.push(Effect::Kill(worker));
             }
             Command::Record(entry) => self.record_step(tools, entry),
-            Command::Truncate(step) => tools.recorder.change(self.name(), Change::Truncate(step)),
+            Command::Truncate(step) => self.change(tools, Change::Truncate(step)),
             Command::RecordCheckpoint { step, weights } => {
-                tools
-                    .recorder
-                    .change(self.name(), Change::Checkpoint(step, weights));
+                self.change(tools, Change::Checkpoint(step, weights));
             }
             Command::Recovered { took } => self.seen.recoveries_ms.push(took.as_secs_f64() * 1e3),
             Command::Note { kind, text } => self.note(tools, kind, text),
@@ -416,7 +415,20 @@ impl Run {
                 what: Some(wire::update::What::Commit(commit)),
             })
             .ok();
-        tools.recorder.change(self.name(), Change::Append(entry));
+        self.change(tools, Change::Append(entry));
+    }
+
+    /// Changes the ledger: in the store, which counts, and in the history that stays with the run.
+    fn change(&self, tools: &Tools<'_>, change: Change) {
+        match ledger_log::line(&change) {
+            Ok(line) => tools
+                .recorder
+                .line(self.name(), &self.record.out, Log::Ledger, line),
+            Err(error) => {
+                tracing::error!(job = %self.name(), %error, "a change is missing in the run's ledger.jsonl")
+            }
+        }
+        tools.recorder.change(self.name(), change);
     }
 
     fn tokens_per_step(&self) -> f64 {

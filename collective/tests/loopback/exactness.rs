@@ -21,7 +21,7 @@ fn assignments(lanes: u32, members: u32) -> impl Strategy<Value = Assignment> {
             .iter()
             .map(rank_of)
             .collect();
-        Assignment::keeping(&kept, members)
+        Assignment::keeping(&kept, &vec![1; members as usize])
     });
     prop_oneof![Just(Assignment::fresh(lanes, members)), after_loss, anything]
 }

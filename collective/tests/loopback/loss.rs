@@ -61,7 +61,7 @@ fn survivors_are_told_and_reduce_again_to_the_same_bits() {
         .iter()
         .map(|&old| (old.0 < 2).then_some(old))
         .collect();
-    let after = Assignment::keeping(&kept, 2);
+    let after = Assignment::keeping(&kept, &[1; 2]);
     for (rank, partials) in (0u32..2).zip(&mut partials) {
         compute(partials, &after, rank, 5);
     }
@@ -129,7 +129,7 @@ fn kill_after(frames: u64, victim: u32, seed: u64) {
     let survivors: Vec<&Member> = members.iter().flatten().collect();
     let rank_of = |old: &Rank| (old.0 != victim).then(|| Rank(old.0 - u32::from(old.0 > victim)));
     let kept: Vec<_> = fresh.owners().iter().map(rank_of).collect();
-    let after = Assignment::keeping(&kept, count - 1);
+    let after = Assignment::keeping(&kept, &vec![1; count as usize - 1]);
     partials.remove(victim as usize);
     enter_all(2, &survivors);
     for (rank, partials) in (0u32..).zip(&mut partials) {

@@ -65,16 +65,7 @@ pub struct JobRecord {
     pub summary: Option<serde_json::Value>,
 }
 
-/// A change to a job's ledger; changes are applied in the order they were made.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A step was committed.
-    Append(Entry),
-    /// Nothing after this step counts any more.
-    Truncate(Step),
-    /// A checkpoint is complete, its weights have this digest.
-    Checkpoint(Step, String),
-}
+pub use lockstep_engine::ledger::Change;
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
