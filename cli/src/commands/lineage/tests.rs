@@ -217,10 +217,7 @@ fn people_read_the_first_steps_of_many() {
     assert!(answer.steps.len() > 20);
     assert!(steps.ends_with(&format!(": {}, …", first.join(", "))), "{text}");
     assert!(line("licence").ends_with("not known"));
-    assert!(
-        line("20 ").contains("(gone)"),
-        "nothing was really exported: {text}"
-    );
+    assert!(text.contains("(gone)"), "nothing was really exported: {text}");
 
     let held_out = made
         .documents()
