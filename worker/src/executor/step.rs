@@ -44,8 +44,9 @@ impl Executor {
         self.following = None;
         let membership = self
             .membership
-            .as_ref()
+            .clone()
             .ok_or_else(|| Failure::Fatal("no epoch was entered".to_owned()))?;
+        self.await_followers(&membership, step)?;
         let assignment = membership.assignment(step);
         self.last = None; // its gradient is about to be overwritten
         self.endpoint.all_reduce(
