@@ -444,7 +444,7 @@ impl Spec {
             guard,
             ..
         } = self;
-        let guard = (guard.bad_step != BadStep::Stop).then(|| Guarded {
+        let guard = (guard.bad_step != BadStep::Stop).then_some(Guarded {
             bad_step: guard.bad_step,
             spike_factor: guard.spike_factor,
             back_to_every: match guard.bad_step {
