@@ -1,5 +1,7 @@
 //! What saw a document is told from the ledger, and a run that was cut back tells no step twice.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use std::collections::BTreeMap;
