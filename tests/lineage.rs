@@ -1,5 +1,7 @@
 //! What saw a document is told from the ledger, and a run that was cut back tells no step twice.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -158,6 +160,14 @@ fn a_run_cut_back_by_a_resume_counts_no_step_twice() {
     place.kill_all();
     assert_eq!(run.finish().signal, Some(9));
     place.await_nobody();
+    // As if an earlier version had begun the run.
+    let ledger = place.read("out/ledger.jsonl");
+    let later = ledger.lines().skip(10).map(|line| format!("{line}\n"));
+    fs::write(place.path("out/ledger.jsonl"), later.collect::<String>()).unwrap();
+    place
+        .run("lineage --run out --step 20")
+        .code(2)
+        .says(&["ledger.jsonl lacks step 1 of ", "--resume"]);
     place.summary("run long.toml --local --workers 1 --out out --resume");
     place.run("checkpoint export out --out model").code(0);
     let ledger = place.read("out/ledger.jsonl");

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::ledger_log;
 use crate::nodes::{Daemon, Nodes};
 use crate::recorder::{RETRY, Recorder, insist};
 use crate::run::{Effect, RankSender, Run, Tools};
@@ -204,7 +205,12 @@ impl Actor {
                 record.reason = "the coordinator has just begun; waiting for workers".to_owned();
             }
             let epoch = insist(|| store.epoch(&record.name)).await?;
-            let past = Past::of(&insist(|| store.ledger(&record.name)).await?);
+            let entries = insist(|| store.ledger(&record.name)).await?;
+            let past = Past::of(&entries);
+            if !record.state.is_over() {
+                let checkpoints = insist(|| store.checkpoints(&record.name)).await?;
+                ledger_log::catch_up(record.out.clone(), entries, checkpoints).await;
+            }
             runs.insert(
                 record.name.clone(),
                 Run::new(record, spec, Vec::new(), (epoch, past)),

@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+
+use crate::lines::open_whole;
 
 /// Why such a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,29 +87,6 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Lines<T>, JsonlError> {
 /// # Errors
 /// When the system refuses.
 pub fn open(path: &Path) -> Result<File, JsonlError> {
-    let file = File::options()
-        .create(true)
-        .read(true)
-        .append(true)
-        .open(path)
-        .map_err(JsonlError::io("open", path))?;
-    cut_torn_line(&file).map_err(JsonlError::io("mend", path))?;
+    let (file, _) = open_whole(path).map_err(JsonlError::io("open", path))?;
     Ok(file)
-}
-
-fn cut_torn_line(file: &File) -> std::io::Result<()> {
-    let length = file.metadata()?.len();
-    let (mut whole, mut byte) = (length, [0]);
-    while whole > 0 {
-        file.read_exact_at(&mut byte, whole - 1)?;
-        if byte == *b"\n" {
-            break;
-        }
-        whole -= 1;
-    }
-    if whole < length {
-        file.set_len(whole)
-    } else {
-        Ok(())
-    }
 }

@@ -1,8 +1,8 @@
 //! `ledger.jsonl` in a run's folder: every change to the job's ledger, one a line.
 //!
 //! The store holds what counts; this is the history of it, which stays with the run and can be read without a
-//! coordinator. It is written after the store and may lack what the store had when a coordinator died, so whoever
-//! takes a job up brings it [up to date](LedgerLog::catch_up) first.
+//! coordinator. It may lack what the store has: of a run that an earlier version began, or one whose disk was full when its
+//! coordinator died. So whoever takes a job up brings it [up to date](LedgerLog::catch_up) first.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -63,6 +63,19 @@ pub fn read(run: &Path) -> Result<Lines<Change>, JsonlError> {
     let Lines { values, torn } = jsonl::read::<Line<'static>>(&run.join(FILE_NAME))?;
     let values = values.into_iter().map(Change::from).collect();
     Ok(Lines { values, torn })
+}
+
+/// Brings the history in the folder `run` up to date. Where that cannot be done a person is told, and the job goes on:
+/// it is the store that counts.
+pub(crate) async fn catch_up(run: PathBuf, entries: Vec<Entry>, checkpoints: Vec<(Step, String)>) {
+    let stored = Ledger {
+        entries: entries.into_iter().map(|entry| (entry.step, entry)).collect(),
+        checkpoints: checkpoints.into_iter().collect(),
+    };
+    let work = move || LedgerLog::open(&run).and_then(|mut log| log.catch_up(&stored));
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+        tracing::warn!("{error}; the run's {FILE_NAME} lacks what the store has");
+    }
 }
 
 /// The history of a run, open for what comes next.

@@ -168,7 +168,7 @@ impl Appender {
 }
 
 /// Opens a file to append lines to it, without the part of a line that it may end with. With its length.
-fn open_whole(path: &Path) -> std::io::Result<(File, u64)> {
+pub(crate) fn open_whole(path: &Path) -> std::io::Result<(File, u64)> {
     const BLOCK: u64 = 4096;
     let mut file = File::options().create(true).append(true).read(true).open(path)?;
     let end = file.metadata()?.len();

@@ -7,6 +7,7 @@ use lockstep_engine::job::{Kill, Past};
 use lockstep_engine::spec::Spec;
 use tonic::Status;
 
+use crate::ledger_log;
 use crate::lines::Log;
 use crate::recorder::{Recorder, insist};
 use crate::run::unix_ms;
@@ -49,14 +50,18 @@ pub(crate) async fn accept(
     // What an earlier job of the name left to be written comes first.
     recorder.flush().await;
     let stored = |error: StoreError| Status::internal(error.to_string());
-    let past = Past::of(&insist(|| store.ledger(&name)).await.map_err(stored)?);
+    let entries = insist(|| store.ledger(&name)).await.map_err(stored)?;
+    let past = Past::of(&entries);
     let last = past.committed();
     let epoch = insist(|| store.epoch(&name)).await.map_err(stored)?;
     let (folder, text) = (out.clone(), source.clone());
     tokio::task::spawn_blocking(move || prepare_folder(&folder, &text, (resume, last)))
         .await
         .map_err(|error| Status::internal(error.to_string()))??;
-    if !resume {
+    if resume {
+        let checkpoints = insist(|| store.checkpoints(&name)).await.map_err(stored)?;
+        ledger_log::catch_up(out.clone(), entries, checkpoints).await;
+    } else {
         let cut = [Change::Truncate(Step(0))];
         insist(|| store.change(&name, &cut)).await.map_err(stored)?;
     }

@@ -75,6 +75,16 @@ impl Ledger {
         ledger
     }
 
+    /// The first step that is missing before the last one: there is none where all changes were seen.
+    #[must_use]
+    pub fn first_missing(&self) -> Option<Step> {
+        let steps = (1..).map(Step).zip(self.entries.keys());
+        steps
+            .into_iter()
+            .find(|(step, found)| step != *found)
+            .map(|(step, _)| step)
+    }
+
     /// Makes a change.
     pub fn apply(&mut self, change: Change) {
         match change {

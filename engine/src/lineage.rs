@@ -163,7 +163,7 @@ fn sighting(entry: &Entry, order: &SampleOrder, positions: &[u64]) -> Option<Sig
         }));
     }
     uses.sort_by_key(|u| u.position);
-    (!uses.is_empty()).then(|| Sighting {
+    (!uses.is_empty()).then_some(Sighting {
         step: entry.step,
         epoch: entry.epoch,
         skipped: entry.skipped,

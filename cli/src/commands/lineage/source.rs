@@ -7,7 +7,7 @@ use lockstep_coordinator::jsonl::Lines;
 use lockstep_coordinator::ledger_log;
 use lockstep_data::Dataset;
 use lockstep_engine::ids::Step;
-use lockstep_engine::ledger::Change;
+use lockstep_engine::ledger::{Change, Ledger};
 use lockstep_engine::lineage::Use;
 use lockstep_engine::order::SampleOrder;
 use lockstep_trainer::checkpoint;
@@ -68,13 +68,21 @@ impl Source {
         }
         if !run.join(ledger_log::FILE_NAME).exists() {
             let problem = format!(
-                "no {} in it: either it is not a run's folder, or the run was made by an earlier version; resumed \
-                 at its coordinator with this one, it gets its ledger from there",
+                "no {} in it: either it is not a run's folder, or the run was made by an earlier version; its \
+                 coordinator writes it when it takes the job up again, as for --resume",
                 ledger_log::FILE_NAME
             );
             return Err(usage(problem).into());
         }
         let Lines { values, torn } = ledger_log::read(run)?;
+        let ledger = Ledger::replay(values.iter().cloned());
+        if let (Some(missing), Some((last, _))) = (ledger.first_missing(), ledger.entries.last_key_value()) {
+            let problem = format!(
+                "{} lacks step {missing} of {last}: the run was begun by an earlier version, or its disk was full; its                  coordinator completes the file when it takes the job up again, as for --resume",
+                ledger_log::FILE_NAME
+            );
+            return Err(usage(problem).into());
+        }
         let spec = crate::commands::spec::read(&run.join("spec.toml"))?;
         let (dataset, place) = match (dataset, &spec.data.dataset) {
             (Some(given), _) => (Dataset::open(given)?, given),

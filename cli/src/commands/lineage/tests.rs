@@ -217,7 +217,10 @@ fn people_read_the_first_steps_of_many() {
     assert!(answer.steps.len() > 20);
     assert!(steps.ends_with(&format!(": {}, …", first.join(", "))), "{text}");
     assert!(line("licence").ends_with("not known"));
-    assert!(text.contains("(gone)"), "nothing was really exported: {text}");
+    assert!(
+        text.contains("early (gone)"),
+        "nothing was really exported: {text}"
+    );
 
     let held_out = made
         .documents()
@@ -254,6 +257,13 @@ fn what_is_not_there_is_told_with_what_to_do() {
         "{error}"
     );
     assert!(refused(made.root.path().into()).contains("no ledger.jsonl in it"));
+
+    let ledger = made.run().join("ledger.jsonl");
+    let whole = fs::read_to_string(&ledger).unwrap();
+    fs::write(&ledger, whole.split_once('\n').unwrap().1).unwrap();
+    let error = refused(made.run());
+    assert!(error.contains("ledger.jsonl lacks step 1 of 60"), "{error}");
+    fs::write(&ledger, whole).unwrap();
 
     let moved = made.root.path().join("moved");
     fs::rename(made.root.path().join("data"), &moved).unwrap();
