@@ -347,12 +347,6 @@ impl Handle {
         self.shared.raise(epoch);
     }
 
-    /// The highest epoch that was raised or entered.
-    #[must_use]
-    pub fn raised(&self) -> Epoch {
-        self.shared.lock().raised
-    }
-
     /// What was seen, and what is held.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockstep_collective::{
     CollectiveError, Endpoint, Feed, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost,
@@ -36,8 +36,8 @@ use crate::loader::Loader;
 pub(crate) enum Work {
     /// A task of the rank machine; its end is told.
     Task(Task),
-    /// Somebody wants to follow: the request is in the inbox.
-    Feed,
+    /// Somebody wants to follow.
+    Feed(FollowRequest),
     /// The state does not count any more.
     Forget,
     /// No more will come.
@@ -168,8 +168,6 @@ pub(crate) struct Executor {
     /// Those who keep up with it, and those who wait until it holds the state that they need.
     feeds: Vec<Feed>,
     waiting: Vec<FollowRequest>,
-    /// Requests as they come, which are looked at between two tasks, and by a donor that is about to wait for followers.
-    requests: Arc<Mutex<Vec<FollowRequest>>>,
 }
 
 impl Executor {
@@ -206,14 +204,9 @@ impl Executor {
         if let Some(last) = buckets.last_mut() {
             last.end = len; // the loss rides behind the gradient
         }
-        let requests: Arc<Mutex<Vec<FollowRequest>>> = Arc::default();
-        let inbox = requests.clone();
         let options = Options {
             on_peer_lost,
-            on_follow: Box::new(move |request| {
-                lock(&inbox).push(request);
-                work.send(Work::Feed).ok();
-            }),
+            on_follow: Box::new(move |request| drop(work.send(Work::Feed(request)))),
             timeout: spec.elastic.silence(),
             ..Options::new(SocketAddr::new(interface, 0), job_tag(&spec), identity(&worker))
         };
@@ -247,7 +240,6 @@ impl Executor {
             following: None,
             feeds: Vec::new(),
             waiting: Vec::new(),
-            requests,
             spec,
         })
     }
@@ -277,7 +269,7 @@ impl Executor {
                     tracing::debug!(end = ?ending.end, "ends");
                     ended(ending);
                 }
-                Work::Feed => {}
+                Work::Feed(request) => self.waiting.push(request),
                 Work::Forget => self.forget(),
                 Work::Stop => return,
             }
@@ -344,10 +336,6 @@ impl Executor {
             .and_then(|membership| membership.rank_of(&self.worker))
             == Some(Rank(0))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn new_trainer(spec: &Spec, device: &Device) -> Result<Trainer<Llama>, lockstep_trainer::TrainerError> {

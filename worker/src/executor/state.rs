@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use lockstep_collective::{Advance, CollectiveError, FollowOptions, FollowRequest, Shape, Start};
 use lockstep_engine::ids::{Epoch, Step};
-use lockstep_engine::membership::{Member, Membership, Source};
+use lockstep_engine::membership::{Member, Source};
 use lockstep_engine::rank::TaskEnd;
 use lockstep_faults::Point;
 use lockstep_trainer::State;
 use lockstep_trainer::checkpoint;
 
-use super::{Executor, Failure, Outcome, identity, lock, new_trainer, peer};
+use super::{Executor, Failure, Outcome, identity, new_trainer, peer};
 
 impl Executor {
     pub(super) fn acquire(&mut self, step: Step, source: Source) -> Outcome {
@@ -164,7 +163,6 @@ impl Executor {
 
     /// Answers those who can be answered now.
     pub(super) fn serve_followers(&mut self) {
-        self.waiting.append(&mut lock(&self.requests));
         if self.waiting.is_empty() || !self.holds || self.void.load(Ordering::Acquire) {
             return;
         }
@@ -175,31 +173,6 @@ impl Executor {
         self.waiting = later;
         for request in now {
             self.serve(request, step);
-        }
-    }
-
-    /// Members that get the state of the base from this one must have asked for it before it waits for them in the
-    /// reduction: while it does, it feeds nobody.
-    pub(super) fn await_followers(&mut self, membership: &Membership, step: Step) -> Result<(), Failure> {
-        let Some(me) = membership
-            .rank_of(&self.worker)
-            .filter(|_| step == membership.base.next())
-        else {
-            return Ok(());
-        };
-        let members = membership.members.iter().zip(&membership.sources);
-        let mine = members.filter(|(_, source)| **source == Source::Peer(me));
-        let mut missing: Vec<String> = mine.map(|(member, _)| identity(&member.worker)).collect();
-        loop {
-            self.serve_followers();
-            missing.retain(|name| !self.feeds.iter().any(|feed| feed.follower() == name));
-            if missing.is_empty() {
-                return Ok(());
-            }
-            if self.endpoint.handle().raised() > membership.epoch {
-                return Err(Failure::Superseded);
-            }
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -44,9 +44,8 @@ impl Executor {
         self.following = None;
         let membership = self
             .membership
-            .clone()
+            .as_ref()
             .ok_or_else(|| Failure::Fatal("no epoch was entered".to_owned()))?;
-        self.await_followers(&membership, step)?;
         let assignment = membership.assignment(step);
         self.last = None; // its gradient is about to be overwritten
         self.endpoint.all_reduce(
