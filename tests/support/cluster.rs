@@ -79,6 +79,23 @@ impl Coordinator {
     }
 }
 
+/// As [`worker`], one slot; its rank has the fault, which `docs/faults.md` explains.
+pub(crate) fn faulty_worker(place: &Place, urls: &str, name: &str, fault: &str) -> Process {
+    let mut command = place.command(&format!("worker --coordinator {urls} --name {name} --slots 1"));
+    command.env(lockstep_faults::VARIABLE, fault);
+    let worker = Process::start(&mut command);
+    worker.await_err(|line| line.contains("registered with"));
+    worker
+}
+
+/// The members that an event of the kind `epoch` names, and the step after which it begins.
+pub(crate) fn epoch(text: &str) -> (u64, Vec<String>) {
+    let base = text.split("after step ").nth(1).unwrap();
+    let base = base.split(' ').next().unwrap().parse().unwrap();
+    let names = text.split(['(', ')']).nth(1).unwrap();
+    (base, names.split(", ").map(str::to_owned).collect())
+}
+
 /// Starts a node daemon of the coordinators at `urls` and waits until it is registered with the one that leads.
 pub(crate) fn worker(place: &Place, urls: &str, name: &str, slots: u32) -> Process {
     let worker = place.start(&format!(
