@@ -8,13 +8,13 @@ use serde_json::Value;
 use support::job::Job;
 use support::place::Place;
 
-/// A job whose loss is a spike sooner or later: it takes steps far too wide.
-fn wild(guard: &'static str) -> Job {
+/// A job whose loss is a spike sooner or later: its steps become far too wide.
+fn wild(policy: &str) -> Job {
     Job {
         name: "wild",
         steps: 60,
         learning_rate: 3.0,
-        guard,
+        more: format!("[schedule]\nwarmup_steps = 40\n[guard]\nbad_step = \"{policy}\"\nspike_factor = 1.3"),
         ..Job::default()
     }
 }
@@ -28,8 +28,8 @@ fn bad_steps(place: &Place, out: &str) -> Vec<String> {
 }
 
 /// Runs it undisturbed with one worker and with three of which some are killed; both must decide the same.
-fn disturbed_or_not(guard: &'static str) -> (Vec<String>, Value) {
-    let place = Place::with(&wild(guard));
+fn disturbed_or_not(policy: &str) -> (Vec<String>, Value) {
+    let place = Place::with(&wild(policy));
     let alone = place.summary("run wild.toml --local --workers 1 --out alone");
     let bad = bad_steps(&place, "alone");
     assert!(
@@ -50,7 +50,7 @@ fn disturbed_or_not(guard: &'static str) -> (Vec<String>, Value) {
 
 #[test]
 fn a_spike_stops_the_job_and_says_what_to_do() {
-    let place = Place::with(&wild("bad_step = \"stop\"\nspike_factor = 1.3"));
+    let place = Place::with(&wild("stop"));
     place
         .run("run wild.toml --local --workers 2 --out out")
         .code(1)
@@ -64,13 +64,13 @@ fn a_spike_stops_the_job_and_says_what_to_do() {
 
 #[test]
 fn the_gradient_of_a_spike_is_thrown_away_whoever_dies() {
-    let (bad, _) = disturbed_or_not("bad_step = \"skip\"\nspike_factor = 1.3");
+    let (bad, _) = disturbed_or_not("skip");
     assert!(bad[0].contains("its gradient is thrown away"), "{bad:?}");
 }
 
 #[test]
 fn a_spike_is_rolled_back_whoever_dies() {
-    let (bad, summary) = disturbed_or_not("bad_step = \"rollback\"\nspike_factor = 1.3");
+    let (bad, summary) = disturbed_or_not("rollback");
     assert!(bad[0].contains("back to the state after step "), "{bad:?}");
     assert_eq!(summary["steps"], 60, "{summary:#}");
 }

@@ -2,6 +2,7 @@
 
 use lockstep_proto::wire;
 use lockstep_proto::wire::jobs_client::JobsClient;
+use lockstep_worker::endpoints::Endpoints;
 
 use super::PATIENCE;
 use super::place::Place;
@@ -50,7 +51,10 @@ impl Coordinator {
     pub(crate) fn await_job(&self, name: &str, what: &str, wanted: impl Fn(&wire::Job) -> bool) -> wire::Job {
         let mut last = None;
         let follow = async {
-            let mut client = JobsClient::connect(self.url.clone()).await.unwrap();
+            // One that has just begun does not lead yet.
+            let coordinator: Endpoints = self.url.parse().unwrap();
+            let leader = coordinator.leader(PATIENCE).await.unwrap();
+            let mut client = JobsClient::new(leader.channel);
             let request = wire::JobRequest {
                 name: name.to_owned(),
             };

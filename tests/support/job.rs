@@ -29,8 +29,8 @@ pub(crate) struct Job {
     pub(crate) spares: u32,
     /// `optim.learning_rate`
     pub(crate) learning_rate: f64,
-    /// The lines of `[guard]`.
-    pub(crate) guard: &'static str,
+    /// Sections beyond these.
+    pub(crate) more: String,
     /// `checkpoint.target`: a folder.
     pub(crate) target: Option<PathBuf>,
 }
@@ -49,7 +49,7 @@ impl Default for Job {
             lease_ms: 5_000,
             spares: 0,
             learning_rate: 1e-2,
-            guard: "",
+            more: String::new(),
             target: None,
         }
     }
@@ -80,7 +80,7 @@ impl Job {
             lease_ms,
             spares,
             learning_rate,
-            guard,
+            more,
             ..
         } = self;
         let target = self
@@ -103,7 +103,7 @@ impl Job {
              [checkpoint]\nevery = {every}\nkeep = {keep}\n{target}\
              [elastic]\nmin_workers = {min_workers}\nmax_workers = {max_workers}\n\
              lease_ms = {lease_ms}\nspares = {spares}\n\
-             [guard]\n{guard}\n"
+             {more}\n"
         )
     }
 }

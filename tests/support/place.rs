@@ -99,7 +99,7 @@ impl Place {
         system::tagged(&self.tag())
     }
 
-    /// Sends SIGKILL to all of them.
+    /// Sends SIGKILL to all of them, and waits until they have let go of their files.
     pub(crate) fn kill_all(&self) {
         system::kill_tagged(&self.tag());
     }
