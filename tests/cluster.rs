@@ -10,7 +10,7 @@ use lockstep_proto::wire::JobState;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use support::PATIENCE;
-use support::cluster::Coordinator;
+use support::cluster::{Coordinator, epoch};
 use support::job::Job;
 use support::place::Place;
 use support::system::{await_end, await_text};
@@ -257,9 +257,25 @@ fn a_coordinator_that_dies_is_started_again_and_its_job_goes_on() {
         "killed too late to matter"
     );
 
+    let last = place.last_step("out");
+
     let coordinator = Coordinator::start_at(&place, &address);
+    let again = place.await_event("out", "epoch", "going on from the state that they hold");
+    let (base, _) = epoch(&again);
+    // A commit may be recorded by a coordinator that died before it could tell of it.
+    assert!(base + 1 >= last, "{again} instead of after step {last}");
     let job = coordinator.await_job("long", "done", is_done);
     assert!(job.epoch > 1, "epochs go on from those before: {job:#?}");
+    // Each was ready twice at one port of its own: the same processes, and no others.
+    let joined = place
+        .events("out")
+        .into_iter()
+        .filter(|(kind, _)| kind == "joined");
+    let mut joined: Vec<String> = joined.map(|(_, text)| text).collect();
+    joined.sort();
+    let half: Vec<&String> = joined.iter().step_by(2).collect();
+    let other: Vec<&String> = joined.iter().skip(1).step_by(2).collect();
+    assert_eq!((half.len(), half), (2, other), "their addresses are the same");
     let summary = same_as_locally(&place, "out");
     assert_eq!(summary["steps"], 240);
     let listed = place.run(&format!("list {at} -o json")).code(0).json();
@@ -289,8 +305,9 @@ fn sigterm_ends_coordinator_and_worker_at_once_in_the_middle_of_a_job() {
     place.await_none_like("--node alpha");
     coordinator.process.signal(Signal::TERM);
     coordinator.process.finish_within(PROMPTLY).code(0);
-    // A daemon waits for its coordinator, and its ranks hold their state; they end with it.
+    // A daemon and its ranks wait for the next coordinator, but not for longer than they are wanted.
     beta.await_err(|line| line.contains("waiting for it"));
+    assert_eq!(place.ranks("beta").len(), 1);
     beta.signal(Signal::INT);
     beta.finish_within(PROMPTLY).code(0);
     place.await_nobody();

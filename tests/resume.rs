@@ -34,6 +34,15 @@ fn cut_off(workers: u32, step: u64) -> Place {
     let place = Place::with(&Job::long());
     let run = place.start(&format!("run long.toml --local --workers {workers} --out out"));
     place.await_step("out", step);
+    let due = step / 40 * 40;
+    if due > 0 {
+        // It is written in the background.
+        place.await_event(
+            "out",
+            "checkpoint",
+            &format!("the checkpoint of step {due} is complete"),
+        );
+    }
     place.kill_all();
     assert_eq!(run.finish().signal, Some(9));
     place.await_nobody();
@@ -62,7 +71,8 @@ fn everything_killed_at_once_resumes_to_the_same_weights() {
     let from: Vec<u64> = resumed
         .map(|rest| rest.split(['"', ',', ' ']).next().unwrap().parse().unwrap())
         .collect();
-    assert!(matches!(from[..], [80..240]), "{from:?} in {events}");
+    // The job that was cut off may have begun again before it was replaced.
+    assert!(matches!(from[..], [.., 80..240]), "{from:?} in {events}");
     place.run("checkpoint verify out").code(0);
 }
 
@@ -89,7 +99,7 @@ fn a_damaged_newest_checkpoint_is_passed_over() {
     checkpoints.sort();
     let newest = checkpoints.pop().unwrap();
     assert!(!checkpoints.is_empty(), "an older one to fall back on");
-    let shard = newest.join("shard-1-of-1.safetensors");
+    let shard = newest.join("shard-1-of-2.safetensors");
     let mut bytes = fs::read(&shard).unwrap();
     let place_of_flip = bytes.len() * 2 / 3;
     bytes[place_of_flip] ^= 0x10;
@@ -101,7 +111,7 @@ fn a_damaged_newest_checkpoint_is_passed_over() {
     let name = newest.file_name().unwrap().to_str().unwrap();
     for word in [
         name,
-        "shard-1-of-1.safetensors has digest",
+        "shard-1-of-2.safetensors has digest",
         &blake3::hash(&bytes).to_hex(),
         "expected",
     ] {

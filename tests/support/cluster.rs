@@ -2,6 +2,7 @@
 
 use lockstep_proto::wire;
 use lockstep_proto::wire::jobs_client::JobsClient;
+use lockstep_worker::endpoints::Endpoints;
 
 use super::PATIENCE;
 use super::place::Place;
@@ -50,7 +51,10 @@ impl Coordinator {
     pub(crate) fn await_job(&self, name: &str, what: &str, wanted: impl Fn(&wire::Job) -> bool) -> wire::Job {
         let mut last = None;
         let follow = async {
-            let mut client = JobsClient::connect(self.url.clone()).await.unwrap();
+            // One that has just begun does not lead yet.
+            let coordinator: Endpoints = self.url.parse().unwrap();
+            let leader = coordinator.leader(PATIENCE).await.unwrap();
+            let mut client = JobsClient::new(leader.channel);
             let request = wire::JobRequest {
                 name: name.to_owned(),
             };
@@ -77,6 +81,23 @@ impl Coordinator {
             (_, last) => panic!("{name} is not {what}; it is {last:#?}"),
         }
     }
+}
+
+/// As [`worker`], one slot; its rank has the fault, which `docs/faults.md` explains.
+pub(crate) fn faulty_worker(place: &Place, urls: &str, name: &str, fault: &str) -> Process {
+    let mut command = place.command(&format!("worker --coordinator {urls} --name {name} --slots 1"));
+    command.env(lockstep_faults::VARIABLE, fault);
+    let worker = Process::start(&mut command);
+    worker.await_err(|line| line.contains("registered with"));
+    worker
+}
+
+/// The members that an event of the kind `epoch` names, and the step after which it begins.
+pub(crate) fn epoch(text: &str) -> (u64, Vec<String>) {
+    let base = text.split("after step ").nth(1).unwrap();
+    let base = base.split(' ').next().unwrap().parse().unwrap();
+    let names = text.split(['(', ')']).nth(1).unwrap();
+    (base, names.split(", ").map(str::to_owned).collect())
 }
 
 /// Starts a node daemon of the coordinators at `urls` and waits until it is registered with the one that leads.

@@ -1,7 +1,7 @@
 //! A corpus, a dataset and a spec small enough that a step takes milliseconds.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 use tempfile::TempDir;
@@ -25,6 +25,14 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     /// `elastic.lease_ms`
     pub(crate) lease_ms: u64,
+    /// `elastic.spares`
+    pub(crate) spares: u32,
+    /// `optim.learning_rate`
+    pub(crate) learning_rate: f64,
+    /// Sections beyond these.
+    pub(crate) more: String,
+    /// `checkpoint.target`: a folder.
+    pub(crate) target: Option<PathBuf>,
 }
 
 impl Default for Job {
@@ -39,6 +47,10 @@ impl Default for Job {
             data: None,
             seed: 7,
             lease_ms: 5_000,
+            spares: 0,
+            learning_rate: 1e-2,
+            more: String::new(),
+            target: None,
         }
     }
 }
@@ -66,8 +78,16 @@ impl Job {
             max_workers,
             seed,
             lease_ms,
+            spares,
+            learning_rate,
+            more,
             ..
         } = self;
+        let target = self
+            .target
+            .as_ref()
+            .map(|folder| format!("target = \"file://{}\"\n", folder.display()));
+        let target = target.unwrap_or_default();
         let data = self
             .data
             .clone()
@@ -79,10 +99,11 @@ impl Job {
              num_hidden_layers = 1\nnum_attention_heads = 2\nnum_key_value_heads = 1\nmax_position_embeddings = 32\n\
              [train]\nsteps = {steps}\nseed = {seed}\n\
              [batch]\nmicrobatches = 8\nsequences = 2\n\
-             [optim]\nlearning_rate = 1e-2\n\
-             [checkpoint]\nevery = {every}\nkeep = {keep}\n\
+             [optim]\nlearning_rate = {learning_rate:?}\n\
+             [checkpoint]\nevery = {every}\nkeep = {keep}\n{target}\
              [elastic]\nmin_workers = {min_workers}\nmax_workers = {max_workers}\n\
-             lease_ms = {lease_ms}\n"
+             lease_ms = {lease_ms}\nspares = {spares}\n\
+             {more}\n"
         )
     }
 }

@@ -99,7 +99,7 @@ impl Place {
         system::tagged(&self.tag())
     }
 
-    /// Sends SIGKILL to all of them.
+    /// Sends SIGKILL to all of them, and waits until they have let go of their files.
     pub(crate) fn kill_all(&self) {
         system::kill_tagged(&self.tag());
     }
@@ -130,6 +130,69 @@ impl Place {
         system::await_text(&folder.join("metrics.jsonl"), &what, PATIENCE, reached);
     }
 
+    /// What happened so far in the run in the folder `out`: kinds and texts of its events.
+    pub(crate) fn events(&self, out: &str) -> Vec<(String, String)> {
+        events(&self.read(&format!("{out}/events.jsonl")))
+    }
+
+    /// Waits until `look` finds what it wants among the kinds and texts of a run's events so far.
+    pub(crate) fn await_events<T>(
+        &self,
+        out: &str,
+        what: &str,
+        look: impl Fn(&[(String, String)]) -> Option<T>,
+    ) -> T {
+        let folder = self.path(out);
+        fs::create_dir_all(&folder).unwrap();
+        system::await_text(&folder.join("events.jsonl"), what, PATIENCE, |text| {
+            look(&events(text))
+        })
+    }
+
+    /// Waits for an event of this kind whose text has this in it; returns the text.
+    pub(crate) fn await_event(&self, out: &str, kind: &str, part: &str) -> String {
+        self.await_events(out, &format!("{kind}: {part}"), |events| {
+            let wanted = |(of, text): &&(String, String)| of == kind && text.contains(part);
+            events.iter().find(wanted).map(|(_, text)| text.clone())
+        })
+    }
+
+    /// The last step that the run in the folder `out` has committed.
+    pub(crate) fn last_step(&self, out: &str) -> u64 {
+        let text = self.read(&format!("{out}/metrics.jsonl"));
+        text.lines().filter_map(step_of).next_back().unwrap_or_default()
+    }
+
+    /// Waits until a file of this place is there.
+    pub(crate) fn await_file(&self, name: &str) {
+        let path = self.path(name);
+        system::await_text(&path, "the file", PATIENCE, |_| path.exists().then_some(()));
+    }
+
+    /// The summary of the run in the folder `out`, after checking that it has the bits and samples of the `other`.
+    #[track_caller]
+    pub(crate) fn same_as(&self, other: &serde_json::Value, out: &str) -> serde_json::Value {
+        let summary: serde_json::Value =
+            serde_json::from_str(&self.read(&format!("{out}/summary.json"))).unwrap();
+        for field in ["weights_blake3", "steps", "samples"] {
+            assert_eq!(summary[field], other[field], "{field} of {summary:#}");
+        }
+        for field in ["samples_missed", "samples_repeated"] {
+            assert_eq!(summary[field], 0, "{field} of {summary:#}");
+        }
+        summary
+    }
+
+    /// The live rank processes of a node, or of all with an empty name.
+    pub(crate) fn ranks(&self, node: &str) -> Vec<Tagged> {
+        let all = self.processes().into_iter();
+        let mut ranks: Vec<Tagged> = all
+            .filter(|process| process.command.contains(&format!("--node {node}")))
+            .collect();
+        ranks.sort_by(|a, b| a.command.cmp(&b.command));
+        ranks
+    }
+
     /// The regular files below a folder of this place, which may be missing.
     pub(crate) fn files(&self, name: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -142,6 +205,18 @@ impl Place {
         }
         found
     }
+}
+
+/// Kinds and texts of the events whose lines are whole.
+fn events(text: &str) -> Vec<(String, String)> {
+    let event = |line: &str| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some((
+            event["kind"].as_str()?.to_owned(),
+            event["text"].as_str()?.to_owned(),
+        ))
+    };
+    text.lines().filter_map(event).collect()
 }
 
 /// The step of a line of `metrics.jsonl`; none while the line is being written.

@@ -40,10 +40,17 @@ pub(crate) fn tagged(tag: &str) -> Vec<Tagged> {
         .collect()
 }
 
-/// Sends SIGKILL to all live processes with the tag.
+/// Sends SIGKILL to all live processes with the tag, and waits for their ends: an ending process loses its environment
+/// before its files and their locks.
 pub(crate) fn kill_tagged(tag: &str) {
-    for process in tagged(tag) {
-        kill_process(process.pid, Signal::KILL).ok();
+    let open = |process: Tagged| Some((process.pid, pidfd_open(process.pid, PidfdFlags::empty()).ok()?));
+    let all: Vec<_> = tagged(tag).into_iter().filter_map(open).collect();
+    for (pid, _) in &all {
+        kill_process(*pid, Signal::KILL).ok();
+    }
+    let deadline = Instant::now() + super::PATIENCE;
+    for (_, process) in &all {
+        readable(process, deadline);
     }
 }
 

@@ -1,13 +1,17 @@
 //! A rank's checkpoints: its part of each is written while training goes on, and one rank seals.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, Step};
 use lockstep_engine::rank::Snapshot;
 use lockstep_engine::spec::{Spec, Target};
 use lockstep_trainer::checkpoint::{self, About, Attempt, Background, Done, Job, Piece, Policy, Report};
 use lockstep_trainer::{Layout, State, TrainerError};
+
+/// How long the last checkpoint waits for those before it: without it the job would fail.
+const LAST_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the writing threads did.
 #[derive(Clone, Debug)]
@@ -36,6 +40,7 @@ pub(crate) struct Checkpoints {
     policy: Policy,
     target: Option<Target>,
     samples_per_step: u64,
+    last: Step,
     writer: Background,
     /// What was handed to the writer, so that its answer can be told by part.
     asked: Arc<Asked>,
@@ -67,7 +72,7 @@ impl Checkpoints {
         let dir = folder.clone();
         let done = move |done| match done {
             Done::Wrote { attempt, result } => {
-                let Some((snapshot, score)) = take(&of, &attempt) else {
+                let Some((snapshot, score)) = of.take(&attempt) else {
                     return;
                 };
                 tell(match result.and_then(|report| record(report, score)) {
@@ -110,6 +115,7 @@ impl Checkpoints {
             policy,
             target,
             samples_per_step: spec.samples_per_step(),
+            last: Step(spec.train.steps),
             asked,
             told,
         })
@@ -123,7 +129,8 @@ impl Checkpoints {
         &self.about
     }
 
-    /// Copies this rank's part of `state` and has it written. Does not wait for that.
+    /// Copies this rank's part of `state` and has it written. Does not wait for that, only the last one for those before
+    /// it: where there is no room, any other can be done without.
     pub(crate) fn write(
         &self,
         state: &State,
@@ -132,9 +139,12 @@ impl Checkpoints {
     ) -> Result<(), TrainerError> {
         let piece = Piece::of(state, snapshot.shard as usize, snapshot.of as usize)?;
         let attempt = self.attempt(snapshot.step, snapshot.epoch);
-        lock(&self.asked).push((snapshot, score));
+        if snapshot.step == self.last {
+            self.asked.await_none();
+        }
+        self.asked.lock().push((snapshot, score));
         if let Err(refused) = self.writer.submit(Job::Write { attempt, piece }) {
-            lock(&self.asked).retain(|(of, _)| *of != snapshot);
+            self.asked.lock().retain(|(of, _)| *of != snapshot);
             let (step, reason) = (snapshot.step, refused.to_string());
             (self.told)(Written::Failed { step, reason });
         }
@@ -209,18 +219,35 @@ impl std::fmt::Debug for Checkpoints {
     }
 }
 
-type Asked = std::sync::Mutex<Vec<(Snapshot, Option<f64>)>>;
-
-fn lock(asked: &Asked) -> std::sync::MutexGuard<'_, Vec<(Snapshot, Option<f64>)>> {
-    asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// Parts that are being written, and a bell that rings when one is done.
+#[derive(Default)]
+struct Asked {
+    parts: Mutex<Vec<(Snapshot, Option<f64>)>>,
+    done: Condvar,
 }
 
-fn take(asked: &Asked, attempt: &Attempt) -> Option<(Snapshot, Option<f64>)> {
-    let mut asked = lock(asked);
-    let index = asked
-        .iter()
-        .position(|(of, _)| (of.step, of.epoch) == (attempt.step(), attempt.epoch()))?;
-    Some(asked.swap_remove(index))
+impl Asked {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Snapshot, Option<f64>)>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes out the part that was written in this attempt.
+    fn take(&self, attempt: &Attempt) -> Option<(Snapshot, Option<f64>)> {
+        let mut parts = self.lock();
+        let index = parts
+            .iter()
+            .position(|(of, _)| (of.step, of.epoch) == (attempt.step(), attempt.epoch()))?;
+        self.done.notify_all();
+        Some(parts.swap_remove(index))
+    }
+
+    /// Waits until nothing is being written, within [`LAST_PATIENCE`].
+    fn await_none(&self) {
+        let waited = self
+            .done
+            .wait_timeout_while(self.lock(), LAST_PATIENCE, |parts| !parts.is_empty());
+        drop(waited);
+    }
 }
 
 fn record(report: Report, score: Option<f64>) -> Result<String, TrainerError> {

@@ -61,6 +61,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             .unwrap_or_else(|| interface_towards(&link.leader)),
         on_peer_lost: Box::new(move |lost| drop(losses_in.send(lost))),
         work: work.clone(),
+        queue,
         on_written: Arc::new(move |written| drop(written_in.send(written))),
     };
     let execute = move || {
@@ -76,7 +77,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             executor.void(),
         );
         if started.send(Ok(parts)).is_ok() {
-            executor.run(&queue, |ending| drop(endings_in.blocking_send(ending)));
+            executor.run(|ending| drop(endings_in.blocking_send(ending)));
         }
     };
     let executor = std::thread::Builder::new()

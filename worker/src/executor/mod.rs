@@ -2,13 +2,15 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `followers` | who keeps up with this rank, and who asks for it |
 //! | `state` | comes by the state, keeps up with a donor, feeds followers |
 //! | `step` | computes lanes, reduces, applies, finishes |
 
+mod followers;
 mod state;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 
 use lockstep_collective::{
-    CollectiveError, Endpoint, Feed, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost,
+    CollectiveError, Endpoint, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost,
 };
 use lockstep_data::Dataset;
 use lockstep_engine::geometry::Geometry;
@@ -30,6 +32,7 @@ use lockstep_trainer::{DType, Device, DeviceName, Llama, Schedule, Trainer};
 
 use crate::checkpoints::{Checkpoints, Told};
 use crate::loader::Loader;
+use followers::Followers;
 
 /// What the executor is asked for.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(crate) enum Work {
     Feed(FollowRequest),
     /// The state does not count any more.
     Forget,
+    /// An exchange is over: from the executor to the thread that feeds followers meanwhile.
+    Wake,
     /// No more will come.
     Stop,
 }
@@ -119,6 +124,7 @@ pub(crate) struct Setup {
     pub(crate) on_peer_lost: Box<dyn Fn(PeerLost) + Send + Sync>,
     /// Where it is asked for work; requests to follow come this way too.
     pub(crate) work: Sender<Work>,
+    pub(crate) queue: Receiver<Work>,
     pub(crate) on_written: Told,
 }
 
@@ -165,9 +171,11 @@ pub(crate) struct Executor {
     copied: Option<Step>,
     /// Whom it keeps up with.
     following: Option<Following>,
-    /// Those who keep up with it, and those who wait until it holds the state that they need.
-    feeds: Vec<Feed>,
-    waiting: Vec<FollowRequest>,
+    followers: Followers,
+    queue: Receiver<Work>,
+    wake: Sender<Work>,
+    /// What came during an exchange.
+    later: VecDeque<Work>,
 }
 
 impl Executor {
@@ -179,6 +187,7 @@ impl Executor {
             interface,
             on_peer_lost,
             work,
+            queue,
             on_written,
         } = setup;
         let folder = spec.data.dataset.clone().ok_or("data.dataset is missing")?;
@@ -204,6 +213,7 @@ impl Executor {
         if let Some(last) = buckets.last_mut() {
             last.end = len; // the loss rides behind the gradient
         }
+        let wake = work.clone();
         let options = Options {
             on_peer_lost,
             on_follow: Box::new(move |request| drop(work.send(Work::Feed(request)))),
@@ -238,8 +248,10 @@ impl Executor {
             void: Arc::default(),
             copied: None,
             following: None,
-            feeds: Vec::new(),
-            waiting: Vec::new(),
+            followers: Followers::default(),
+            queue,
+            wake,
+            later: VecDeque::new(),
             spec,
         })
     }
@@ -258,8 +270,8 @@ impl Executor {
     }
 
     /// Works until nobody asks for more.
-    pub(crate) fn run(mut self, queue: &Receiver<Work>, mut ended: impl FnMut(Ending)) {
-        while let Ok(work) = queue.recv() {
+    pub(crate) fn run(mut self, mut ended: impl FnMut(Ending)) {
+        while let Some(work) = self.later.pop_front().or_else(|| self.queue.recv().ok()) {
             match work {
                 Work::Task(task) => {
                     tracing::debug!(?task, "begins");
@@ -269,8 +281,9 @@ impl Executor {
                     tracing::debug!(end = ?ending.end, "ends");
                     ended(ending);
                 }
-                Work::Feed(request) => self.waiting.push(request),
+                Work::Feed(request) => self.followers.ask(request),
                 Work::Forget => self.forget(),
+                Work::Wake => {}
                 Work::Stop => return,
             }
             self.serve_followers();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lockstep_collective::{Advance, CollectiveError, FollowOptions, FollowRequest, Shape, Start};
+use lockstep_collective::{Advance, CollectiveError, FollowOptions, Shape};
 use lockstep_engine::ids::{Epoch, Step};
 use lockstep_engine::membership::{Member, Source};
 use lockstep_engine::rank::TaskEnd;
@@ -16,7 +16,7 @@ use super::{Executor, Failure, Outcome, identity, new_trainer, peer};
 impl Executor {
     pub(super) fn acquire(&mut self, step: Step, source: Source) -> Outcome {
         // Whoever keeps up with this rank would not know of the jump, nor would its own donor.
-        self.feeds.clear();
+        self.followers.leave();
         self.following = None;
         match source {
             Source::Seed if step == Step(0) => {
@@ -56,7 +56,7 @@ impl Executor {
         self.last = None;
         self.copied = None;
         self.following = None;
-        self.feeds.clear();
+        self.followers.leave();
         self.forget_partials();
     }
 
@@ -107,7 +107,7 @@ impl Executor {
         match advance {
             Advance::Same { .. } => self.forget_partials(),
             Advance::State { parts, .. } => {
-                self.feeds.clear();
+                self.followers.leave();
                 let [weights, first, second] = <[Vec<f32>; 3]>::try_from(parts)
                     .map_err(|parts| Failure::Fatal(format!("a state of {} parts, not 3", parts.len())))?;
                 self.trainer.restore(State {
@@ -128,7 +128,7 @@ impl Executor {
                 self.forget_partials();
                 self.last = None;
                 let shared = values.map(Arc::new);
-                self.tell_followers(step, shared.clone());
+                self.followers.tell(step, shared.as_ref());
                 if let Some(values) = shared.and_then(Arc::into_inner) {
                     following.recycle(values);
                 }
@@ -143,7 +143,7 @@ impl Executor {
         while self.trainer.state().step < to {
             let step = self.trainer.state().step.next();
             self.trainer.skip(step);
-            self.tell_followers(step, None);
+            self.followers.tell(step, None);
         }
         self.last = Some((to, true));
         self.following = None;
@@ -151,52 +151,21 @@ impl Executor {
         Ok(TaskEnd::Done.into())
     }
 
-    /// Tells those who keep up of a step that was just applied, or skipped.
-    pub(super) fn tell_followers(&mut self, step: Step, gradient: Option<Arc<Vec<f32>>>) {
-        self.feeds.retain(|feed| feed.push(step, gradient.clone()));
-    }
-
     /// The reduced gradient to share, without the loss behind it.
     pub(super) fn shared_gradient(&self) -> Arc<Vec<f32>> {
-        Arc::new(self.reduced[..self.trainer.layout().len()].to_vec())
+        shared(&self.reduced, self.trainer.layout().len())
     }
 
     /// Answers those who can be answered now.
     pub(super) fn serve_followers(&mut self) {
-        if self.waiting.is_empty() || !self.holds || self.void.load(Ordering::Acquire) {
-            return;
-        }
-        let step = self.trainer.state().step;
-        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|request| request.at_least <= step);
-        self.waiting = later;
-        for request in now {
-            self.serve(request, step);
+        if self.followers.wait() && self.holds && !self.void.load(Ordering::Acquire) {
+            let gradient = || shared(&self.reduced, self.trainer.layout().len());
+            self.followers.serve(self.trainer.state(), self.last, gradient);
         }
     }
+}
 
-    fn serve(&mut self, request: FollowRequest, step: Step) {
-        lockstep_faults::reach(Point::DuringDonation, step.0);
-        let start = match (request.held, self.last) {
-            (Some(held), _) if held == step => Start::Same(step),
-            (Some(held), Some((last, skipped))) if held.next() == step && last == step => Start::Gradient {
-                step,
-                gradient: (!skipped).then(|| self.shared_gradient()),
-            },
-            _ => {
-                let state = self.trainer.state();
-                let parts = [&state.weights, &state.first, &state.second];
-                Start::State {
-                    step,
-                    parts: parts.map(|part| Arc::new(part.clone())).to_vec(),
-                }
-            }
-        };
-        tracing::info!("feeds {} with {start:?}", request.follower);
-        match request.answer(start) {
-            Ok(feed) => self.feeds.push(feed),
-            Err(error) => tracing::warn!("cannot feed a follower: {error}"),
-        }
-    }
+/// A reduced gradient to share, without the loss behind it.
+fn shared(reduced: &[f32], len: usize) -> Arc<Vec<f32>> {
+    Arc::new(reduced[..len].to_vec())
 }

@@ -1,15 +1,19 @@
 //! A step: compute lanes, reduce, apply; and the end of a job.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use lockstep_engine::geometry::Node;
+use lockstep_collective::CollectiveError;
+use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Lane, Step};
+use lockstep_engine::membership::Source;
 use lockstep_engine::rank::{Reduced, Snapshot, TaskEnd};
 use lockstep_faults::Point;
 use lockstep_trainer::Batch;
 
-use super::{Ending, Executor, Failure, Gain, Outcome};
+use super::{Ending, Executor, Failure, Gain, Outcome, Work};
 use crate::validation;
 
 impl Executor {
@@ -48,13 +52,21 @@ impl Executor {
             .ok_or_else(|| Failure::Fatal("no epoch was entered".to_owned()))?;
         let assignment = membership.assignment(step);
         self.last = None; // its gradient is about to be overwritten
-        self.endpoint.all_reduce(
-            step,
-            &self.buckets,
-            &assignment,
-            &self.partials,
-            &mut self.reduced,
-        )?;
+        let feeds_members = step == membership.base.next()
+            && membership
+                .rank_of(&self.worker)
+                .is_some_and(|rank| membership.sources.contains(&Source::Peer(rank)));
+        if feeds_members {
+            self.exchange_and_feed(step, &assignment)?;
+        } else {
+            self.endpoint.all_reduce(
+                step,
+                &self.buckets,
+                &assignment,
+                &self.partials,
+                &mut self.reduced,
+            )?;
+        }
         let digest = blake3::hash(bytemuck::cast_slice(&self.reduced))
             .to_hex()
             .to_string();
@@ -72,6 +84,43 @@ impl Executor {
         })
     }
 
+    /// Reduces while members that still lack the state ask this rank for it: the exchange waits for them, so they must
+    /// not wait for its end.
+    fn exchange_and_feed(&mut self, step: Step, assignment: &Assignment) -> Result<(), CollectiveError> {
+        let Self {
+            endpoint,
+            buckets,
+            partials,
+            reduced,
+            trainer,
+            followers,
+            queue,
+            wake,
+            later,
+            void,
+            ..
+        } = self;
+        let state = trainer.state();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                loop {
+                    if followers.wait() && !void.load(Ordering::Acquire) {
+                        followers.serve(state, None, Arc::default);
+                    }
+                    match queue.recv() {
+                        Ok(Work::Feed(request)) => followers.ask(request),
+                        Ok(Work::Wake) | Err(_) => return,
+                        Ok(work) => later.push_back(work),
+                    }
+                }
+            });
+            let exchanged = endpoint.all_reduce(step, buckets, assignment, partials, reduced);
+            wake.send(Work::Wake).ok();
+            exchanged
+        })
+        .map(drop)
+    }
+
     /// The mean loss of the step that was reduced last, in nats a token.
     fn loss(&self) -> f32 {
         self.reduced.last().copied().unwrap_or(f32::NAN) * self.scale()
@@ -86,13 +135,14 @@ impl Executor {
         lockstep_faults::reach(Point::AfterCommit, step.0);
         if skip {
             self.trainer.skip(step);
-            self.tell_followers(step, None);
+            self.followers.tell(step, None);
         } else {
             let scale = self.scale();
             let gradient = &self.reduced[..self.trainer.layout().len()];
             let applied = self.trainer.apply(gradient, scale)?;
-            if !self.feeds.is_empty() {
-                self.tell_followers(step, Some(self.shared_gradient()));
+            if self.followers.are_fed() {
+                let gradient = self.shared_gradient();
+                self.followers.tell(step, Some(&gradient));
             }
             if self.is_first() {
                 tracing::info!(
