@@ -508,12 +508,11 @@ fn a_disk_that_is_full() {
         Ok(mounted) => mounted,
         Err(reason) => return eprintln!("no small disk to fill: {reason}"),
     };
-    let ran = place
-        .run("run small.toml --local --workers 2 --out disk/run")
-        .code(1);
-    let ran = ran.says(&["small failed", "disk/run", "no space left on the device"]);
-    // Another process would meet the same: the first refusal ends the job.
-    assert!(!ran.err.contains("resuming from the checkpoint"), "{ran:#?}");
+    // It waits for room, says so, and can be told not to.
+    let run = place.start("run small.toml --local --workers 2 --out disk/run");
+    run.await_err(|line| line.contains("no space left") && line.contains("tried again"));
+    run.signal(Signal::INT);
+    run.finish().code(130).says(&["stopped", "--resume"]);
     place.await_nobody();
     // What was written before is whole: none is half of a checkpoint.
     place.run("checkpoint verify disk/run").code(0);
