@@ -15,6 +15,7 @@ use std::time::Duration;
 use lockstep_proto::wire;
 use lockstep_proto::wire::nodes_client::NodesClient;
 use lockstep_proto::wire::{DaemonHello, DaemonUp, RankHello, RankUp, WorkerId, daemon_up, rank_up};
+use rustix::process::Signal;
 use support::cluster::Coordinator;
 use support::job::{Job, text, write_corpus};
 use support::place::Place;
@@ -510,7 +511,7 @@ fn a_disk_that_is_full() {
     };
     // It waits for room, says so, and can be told not to.
     let run = place.start("run small.toml --local --workers 2 --out disk/run");
-    run.await_err(|line| line.contains("no space left") && line.contains("tried again"));
+    run.await_err(|line| line.contains("space") && line.contains("tried again"));
     run.signal(Signal::INT);
     run.finish().code(130).says(&["stopped", "--resume"]);
     place.await_nobody();
