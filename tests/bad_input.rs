@@ -15,6 +15,7 @@ use std::time::Duration;
 use lockstep_proto::wire;
 use lockstep_proto::wire::nodes_client::NodesClient;
 use lockstep_proto::wire::{DaemonHello, DaemonUp, RankHello, RankUp, WorkerId, daemon_up, rank_up};
+use rustix::process::Signal;
 use support::cluster::Coordinator;
 use support::job::{Job, text, write_corpus};
 use support::place::Place;
@@ -497,14 +498,25 @@ impl Drop for Mounted {
 
 #[test]
 fn a_disk_that_is_full() {
-    let place = Place::with(&Job::default());
+    // Room for the store and the first checkpoints, of about 0.3 MB each, not for all.
+    let place = Place::with(&Job {
+        every: 1,
+        keep: 0,
+        ..Job::default()
+    });
     write_corpus(&place.path("corpus"), 10, 100_000);
-    let mounted = match Mounted::new(place.path("disk"), 1 << 20) {
+    let mounted = match Mounted::new(place.path("disk"), 6 << 20) {
         Ok(mounted) => mounted,
         Err(reason) => return eprintln!("no small disk to fill: {reason}"),
     };
-    // All but some room for a beginning.
-    std::fs::write(place.path("disk/ballast"), vec![0; 700 << 10]).unwrap();
+    // It waits for room, says so, and can be told not to.
+    let run = place.start("run small.toml --local --workers 2 --out disk/run");
+    run.await_err(|line| line.contains("space") && line.contains("tried again"));
+    run.signal(Signal::INT);
+    run.finish().code(130).says(&["stopped", "--resume"]);
+    place.await_nobody();
+    // What was written before is whole: none is half of a checkpoint.
+    place.run("checkpoint verify disk/run").code(0);
     place
         .run("data build --corpus corpus --out disk/data --vocab-size 300")
         .code(7)

@@ -283,10 +283,19 @@ impl Run {
 
     /// The store takes nothing for now, for this reason, or takes it again.
     pub(crate) fn store_away(&mut self, tools: &Tools<'_>, problem: Option<&str>) {
-        if self.away.as_deref() != problem {
-            self.away = problem.map(str::to_owned);
-            self.follow_phase(tools);
+        if self.is_over() || self.away.as_deref() == problem {
+            return;
         }
+        match (&self.away, problem) {
+            (None, Some(problem)) => self.note(tools, NoteKind::Storage, problem.to_owned()),
+            (Some(_), None) => {
+                let text = "the store takes records again".to_owned();
+                self.note(tools, NoteKind::Storage, text);
+            }
+            _ => {}
+        }
+        self.away = problem.map(str::to_owned);
+        self.follow_phase(tools);
     }
 
     /// Carries out commands up to the next epoch that is not stored yet.

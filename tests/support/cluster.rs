@@ -1,5 +1,7 @@
 //! A coordinator and node daemons, and what the coordinator says of a job.
 
+use std::path::Path;
+
 use lockstep_proto::wire;
 use lockstep_proto::wire::jobs_client::JobsClient;
 use lockstep_worker::endpoints::Endpoints;
@@ -23,6 +25,11 @@ impl Coordinator {
     /// Starts one with its store in `state`.
     pub(crate) fn start_at(place: &Place, listen: &str) -> Self {
         Self::start_with(place, listen, "--state state")
+    }
+
+    /// Starts one on any free port of loopback, with its store in this folder.
+    pub(crate) fn start_in(place: &Place, state: &Path) -> Self {
+        Self::start_with(place, "127.0.0.1:0", &format!("--state {}", state.display()))
     }
 
     /// Starts one on any free port of loopback, with its store in an etcd at `etcd`.

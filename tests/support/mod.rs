@@ -6,6 +6,7 @@
 //! | [`job`] | a corpus, a dataset and a spec small enough that a step takes milliseconds |
 //! | [`process`] | one process: its output as it comes, its end, each within a bound of time |
 //! | [`cluster`] | a coordinator and node daemons, and what the coordinator says of a job |
+//! | [`disk`] | a small disk that can be filled |
 //! | `etcd` | a real etcd, for several coordinators |
 //! | [`system`] | what the kernel knows: processes by a tag in their environment, files that change |
 //!
@@ -19,6 +20,7 @@
 )]
 
 pub(crate) mod cluster;
+pub(crate) mod disk;
 pub(crate) mod etcd;
 pub(crate) mod job;
 pub(crate) mod place;

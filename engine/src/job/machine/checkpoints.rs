@@ -238,3 +238,6 @@ impl Job {
         self.checkpoints.sealed.take_if(|sealed| *sealed > step);
     }
 }
+
+#[cfg(test)]
+mod tests;
