@@ -17,8 +17,9 @@ use crate::{Error, system};
 
 const COORDINATOR: &str = "coordinator";
 const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
-/// Steps of the run for each fault: the next one comes when they are committed, give or take.
-const STEPS_A_FAULT: u64 = 40;
+/// Steps of the run for each fault: more than the others can commit while the longest one lasts, on average over all
+/// kinds, so that the run outlives its faults.
+const STEPS_A_FAULT: u64 = 120;
 /// How long the run may take to commit a step after a fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 
