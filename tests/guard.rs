@@ -71,6 +71,7 @@ fn the_gradient_of_a_spike_is_thrown_away_whoever_dies() {
 #[test]
 fn a_spike_is_rolled_back_whoever_dies() {
     let (bad, summary) = disturbed_or_not("rollback");
+    assert!(summary["steps_skipped"].as_u64().unwrap() > 0, "{summary:#}");
     assert!(bad[0].contains("back to the state after step "), "{bad:?}");
     assert_eq!(summary["steps"], 60, "{summary:#}");
 }

@@ -132,8 +132,9 @@ fn a_changed_spec_is_not_resumed() {
     let spec = place.read("long.toml");
     for (from, to) in [
         ("seed = 7", "seed = 8"),
-        ("learning_rate = 1e-2", "learning_rate = 2e-2"),
+        ("learning_rate = 0.01", "learning_rate = 0.02"),
     ] {
+        assert!(spec.contains(from), "{from}: {spec}");
         fs::write(place.path("long.toml"), spec.replace(from, to)).unwrap();
         let ran = place.run("run long.toml --local --workers 2 --out out --resume");
         ran.code(1).says(&[

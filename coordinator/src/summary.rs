@@ -42,13 +42,20 @@ pub struct Summary {
     pub samples_missed: u64,
     /// Uses beyond the first.
     pub samples_repeated: u64,
-    /// Mean loss of the first step, in nats a token.
+    /// Steps whose gradient was thrown away, or never computed, as they would have done harm; their samples are used up.
+    #[serde(default)]
+    pub steps_skipped: u64,
+    /// Mean loss of the first step that was not skipped, in nats a token; NaN, written as null, if there is none.
+    #[serde(deserialize_with = "nan_for_null")]
     pub loss_first: f64,
-    /// Mean loss of the last step.
+    /// Mean loss of the last step that was not skipped.
+    #[serde(deserialize_with = "nan_for_null")]
     pub loss_last: f64,
     /// Of the final weights on the held-out text.
+    #[serde(deserialize_with = "nan_for_null")]
     pub val_bits_per_byte: f64,
     /// Of `gzip -9` on the same text.
+    #[serde(deserialize_with = "nan_for_null")]
     pub gzip_bits_per_byte: f64,
     /// Fewest members at any commit.
     pub workers_min: u32,
@@ -78,6 +85,7 @@ impl Summary {
         times.sort_by(f64::total_cmp);
         let seconds = times.iter().sum::<f64>() / 1e3;
         let loss = |entry: Option<&Entry>| entry.map_or(f64::NAN, |entry| f64::from(entry.loss));
+        let taken = |entry: &&Entry| !entry.skipped;
         let evaluation = seen.evaluation.unwrap_or_default();
         Self {
             steps: ledger.len() as u64,
@@ -85,8 +93,9 @@ impl Summary {
             samples: audit.used,
             samples_missed: audit.missed,
             samples_repeated: audit.repeated,
-            loss_first: loss(ledger.first()),
-            loss_last: loss(ledger.last()),
+            steps_skipped: ledger.iter().filter(|entry| entry.skipped).count() as u64,
+            loss_first: loss(ledger.iter().find(taken)),
+            loss_last: loss(ledger.iter().rfind(taken)),
             val_bits_per_byte: evaluation.bits_per_byte,
             gzip_bits_per_byte: evaluation.gzip_bits_per_byte,
             workers_min: ledger.iter().map(|entry| entry.workers).min().unwrap_or(0),
@@ -104,6 +113,12 @@ impl Summary {
             wall_seconds: seen.wall_seconds,
         }
     }
+}
+
+/// JSON has no NaN, and a model may have diverged.
+fn nan_for_null<'de, D: serde::Deserializer<'de>>(source: D) -> Result<f64, D::Error> {
+    let value: Option<f64> = Deserialize::deserialize(source)?;
+    Ok(value.unwrap_or(f64::NAN))
 }
 
 /// Writes `summary.json` in the run's folder, from the ledger: all records must be written before. Gives it as JSON.

@@ -285,10 +285,14 @@ pub(crate) fn describe(summary: &Summary, out: &Path) -> String {
         .map(|ms| format!("{ms:.0} ms"))
         .collect();
     format!(
-        "{}\n  steps {}, tokens {}, samples {} (missed {}, repeated {})\n  loss {:.4} → {:.4}, validation {:.4} bits per byte (gzip -9: {:.4})\n  \
+        "{}\n  steps {}{}, tokens {}, samples {} (missed {}, repeated {})\n  loss {:.4} → {:.4}, validation {:.4} bits per byte (gzip -9: {:.4})\n  \
          workers {} to {}, kills {}, epochs {}, recoveries {}\n  {} tokens/s, median step {:.0} ms, wall {}\n  weights {}\n  folder {}",
         bold("summary"),
         count(summary.steps),
+        match summary.steps_skipped {
+            0 => String::new(),
+            skipped => format!(" ({} skipped)", count(skipped)),
+        },
         count(summary.tokens),
         count(summary.samples),
         summary.samples_missed,
