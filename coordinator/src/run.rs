@@ -282,7 +282,7 @@ impl Run {
 
     /// The store takes nothing for now, for this reason, or takes it again.
     pub(crate) fn store_away(&mut self, tools: &Tools<'_>, problem: Option<&str>) {
-        if self.is_over() || self.away.as_deref() == problem {
+        if (self.is_over() && !self.awaits_summary()) || self.away.as_deref() == problem {
             return;
         }
         match (&self.away, problem) {
@@ -295,6 +295,9 @@ impl Run {
         }
         self.away = problem.map(str::to_owned);
         self.follow_phase(tools);
+        if self.awaits_summary() {
+            self.show();
+        }
     }
 
     /// Carries out commands up to the next epoch that is not stored yet.
@@ -502,6 +505,10 @@ impl Run {
     /// Stores the record and shows it to whoever watches.
     pub(crate) fn save(&mut self, tools: &Tools<'_>) {
         tools.recorder.job(self.record.clone());
+        self.show();
+    }
+
+    fn show(&self) {
         let job = self.describe();
         self.updates
             .send(wire::Update {
@@ -573,7 +580,13 @@ impl Run {
         };
         let pace = self.pace_ms.filter(|pace| *pace > 0.0);
         let record = &self.record;
-        let state = match record.state {
+        // It is shown as done once that is stored.
+        let (shown, reason) = match &self.away {
+            _ if !self.awaits_summary() => (record.state, record.reason.clone()),
+            None => (State::Running, "writing the summary".to_owned()),
+            Some(problem) => (State::Running, format!("waits for its store: {problem}")),
+        };
+        let state = match shown {
             State::Queued => wire::JobState::Queued,
             State::Running => wire::JobState::Running,
             State::Paused => wire::JobState::Paused,
@@ -584,7 +597,7 @@ impl Run {
         wire::Job {
             name: record.name.to_string(),
             state: state.into(),
-            reason: record.reason.clone(),
+            reason,
             step,
             steps,
             epoch: self.machine.epoch().0,
@@ -669,6 +682,9 @@ mod tests {
         let effects = run.give(&at(0), joined(&first));
         assert_eq!(effects, [Effect::Persist(Epoch(7))]);
         assert!(told(&mut to_first).is_empty(), "not stored yet");
+        run.store_away(&at(0), Some("it is full"));
+        assert_eq!(run.describe().reason, "waits for its store: it is full");
+        run.store_away(&at(0), None);
 
         // Meanwhile another one joins and leaves: the machine goes on, its words wait.
         let (down, mut to_second) = mpsc::channel(64);
