@@ -204,7 +204,12 @@ impl Actor {
                 record.reason = "the coordinator has just begun; waiting for workers".to_owned();
             }
             let epoch = insist(|| store.epoch(&record.name)).await?;
-            let past = Past::of(&insist(|| store.ledger(&record.name)).await?);
+            // What was stored of a job that is over says all that is shown of it.
+            let past = if record.state.is_over() {
+                Past::default()
+            } else {
+                insist(|| store.past(&record.name)).await?
+            };
             runs.insert(
                 record.name.clone(),
                 Run::new(record, spec, Vec::new(), (epoch, past)),

@@ -504,6 +504,9 @@ impl Run {
 
     /// Stores the record and shows it to whoever watches.
     pub(crate) fn save(&mut self, tools: &Tools<'_>) {
+        if !self.is_over() {
+            self.record.step = self.machine.committed();
+        }
         tools.recorder.job(self.record.clone());
         self.show();
     }
@@ -533,6 +536,7 @@ impl Run {
         };
         self.record.reason = reason;
         self.record.state = state;
+        self.record.step = self.machine.committed();
         // A finished job is shown as such, and its ranks leave, once all is written: until then another coordinator
         // may have to take it up.
         if state != State::Done {
@@ -573,10 +577,11 @@ impl Run {
     /// The job as people see it.
     pub(crate) fn describe(&self) -> wire::Job {
         let steps = self.spec.train.steps;
-        let step = if self.record.state == State::Done {
-            steps
-        } else {
-            self.machine.committed().0
+        let step = match self.record.state {
+            State::Done => steps,
+            // It may have been over before this coordinator began, which then knows no more of it.
+            State::Failed | State::Cancelled => self.record.step.0,
+            State::Queued | State::Running | State::Paused => self.machine.committed().0,
         };
         let pace = self.pace_ms.filter(|pace| *pace > 0.0);
         let record = &self.record;

@@ -49,7 +49,7 @@ pub(crate) async fn accept(
     // What an earlier job of the name left to be written comes first.
     recorder.flush().await;
     let stored = |error: StoreError| Status::internal(error.to_string());
-    let past = Past::of(&insist(|| store.ledger(&name)).await.map_err(stored)?);
+    let past = insist(|| store.past(&name)).await.map_err(stored)?;
     let last = past.committed();
     let epoch = insist(|| store.epoch(&name)).await.map_err(stored)?;
     let (folder, text) = (out.clone(), source.clone());
@@ -68,6 +68,7 @@ pub(crate) async fn accept(
         state: State::Queued,
         reason: "waiting for workers".to_owned(),
         summary: None,
+        step: if resume { last } else { Step(0) },
     };
     insist(|| store.put_job(&record)).await.map_err(stored)?;
     Ok(Accepted {

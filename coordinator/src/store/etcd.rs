@@ -20,6 +20,7 @@ use etcd_client::{
     SortTarget, Txn, TxnOp, TxnOpResponse,
 };
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step};
+use lockstep_engine::job::Past;
 use lockstep_engine::ledger::Entry;
 
 use super::{Change, JobRecord, Store, StoreError, decode, encode};
@@ -368,6 +369,12 @@ impl Store for Etcd {
         let action = "read the ledger";
         let rows = self.rows(action, &format!("ledger/{job}/")).await?;
         rows.iter().map(|(_, value)| decode(action, value)).collect()
+    }
+
+    async fn past(&self, job: &JobId) -> Result<Past, StoreError> {
+        let action = "read the ledger";
+        let rows = self.rows(action, &format!("ledger/{job}/")).await?;
+        super::past_of(action, rows.into_iter().map(|(_, value)| Ok(value)))
     }
 
     async fn last_step(&self, job: &JobId) -> Result<Step, StoreError> {

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step};
+use lockstep_engine::job::Past;
 use lockstep_engine::ledger::Entry;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,9 @@ pub struct JobRecord {
     pub reason: String,
     /// `summary.json`, once it is done.
     pub summary: Option<serde_json::Value>,
+    /// The last step that was committed when this was stored.
+    #[serde(default)]
+    pub step: Step,
 }
 
 /// A change to a job's ledger; changes are applied in the order they were made.
@@ -210,6 +214,9 @@ pub trait Store: std::fmt::Debug + Send + Sync {
     /// The committed steps of `job`, in order.
     async fn ledger(&self, job: &JobId) -> Result<Vec<Entry>, StoreError>;
 
+    /// What a job that is taken up must know of its ledger; much quicker to read than all of it.
+    async fn past(&self, job: &JobId) -> Result<Past, StoreError>;
+
     /// The last committed step of `job`, zero if there is none.
     async fn last_step(&self, job: &JobId) -> Result<Step, StoreError>;
 
@@ -221,6 +228,44 @@ pub trait Store: std::fmt::Debug + Send + Sync {
 
     /// Remembers whether a node is drained.
     async fn set_drained(&self, node: &NodeId, drained: bool) -> Result<(), StoreError>;
+}
+
+/// What [`Past`] needs of an [`Entry`]: the rest of its row, most of it spans, is skipped.
+#[derive(Deserialize)]
+struct Mark {
+    step: Step,
+    epoch: Epoch,
+    loss: Option<f32>,
+    #[serde(default)]
+    skipped: bool,
+    #[serde(default)]
+    unseen_to: Option<Step>,
+}
+
+impl Mark {
+    fn into_entry(self) -> Entry {
+        Entry {
+            step: self.step,
+            epoch: self.epoch,
+            workers: 0,
+            digest: String::new(),
+            loss: self.loss.unwrap_or(f32::NAN),
+            spans: Vec::new(),
+            milliseconds: 0.0,
+            skipped: self.skipped,
+            unseen_to: self.unseen_to,
+        }
+    }
+}
+
+/// From the rows of the ledger, in order.
+fn past_of<Row: AsRef<[u8]>>(
+    action: &'static str,
+    rows: impl IntoIterator<Item = Result<Row, StoreError>>,
+) -> Result<Past, StoreError> {
+    let mark = |row: Result<Row, StoreError>| Ok(decode::<Mark>(action, row?.as_ref())?.into_entry());
+    let entries: Vec<Entry> = rows.into_iter().map(mark).collect::<Result<_, StoreError>>()?;
+    Ok(Past::of(&entries))
 }
 
 /// Whether an error says that the disk has no room, at all or for this user.

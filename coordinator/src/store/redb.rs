@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step};
+use lockstep_engine::job::Past;
 use lockstep_engine::ledger::Entry;
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    WriteTransaction,
+    AccessGuard, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, WriteTransaction,
 };
 
 use super::{Change, JobRecord, Store, StoreError, decode, encode, is_full};
@@ -262,6 +263,22 @@ impl Store for Redb {
                 entries.push(decode(action, value.value())?);
             }
             Ok(entries)
+        };
+        self.read(action, read).await
+    }
+
+    async fn past(&self, job: &JobId) -> Result<Past, StoreError> {
+        let action = "read the ledger";
+        let job = job.clone();
+        let read = move |read: &ReadTransaction| {
+            let table = read.open_table(LEDGER).map_err(failed(action))?;
+            let range = (job.as_str(), 0)..=(job.as_str(), u64::MAX);
+            let rows = table.range(range).map_err(failed(action))?;
+            let row = |item: Result<(_, AccessGuard<'_, &[u8]>), StorageError>| {
+                item.map(|(_, value)| value.value().to_vec())
+                    .map_err(failed(action))
+            };
+            super::past_of(action, rows.map(row))
         };
         self.read(action, read).await
     }

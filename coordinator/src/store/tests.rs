@@ -48,6 +48,7 @@ pub(crate) fn record(name: &str, submitted_ms: u64) -> JobRecord {
         state: State::Running,
         reason: "why".into(),
         summary: None,
+        step: Step(0),
     }
 }
 
@@ -112,6 +113,36 @@ async fn keeps_its_promises(
         store.change(&a, &mixed).await.unwrap();
     }
     store.change(&a, &[]).await.unwrap();
+
+    // What is skipped, and in a run of which length, is read without the rest as well.
+    let c = job("c");
+    let odd = [
+        entry(1),
+        Entry {
+            skipped: true,
+            loss: f32::NAN,
+            ..entry(2)
+        },
+        Entry {
+            unseen_to: Some(Step(4)),
+            epoch: Epoch(5),
+            ..entry(3)
+        },
+        Entry {
+            unseen_to: Some(Step(4)),
+            epoch: Epoch(5),
+            ..entry(4)
+        },
+        Entry {
+            unseen_to: Some(Step(6)),
+            ..entry(5)
+        },
+    ];
+    store.change(&c, &odd.clone().map(Change::Append)).await.unwrap();
+    let (found, whole) = (store.past(&c).await.unwrap(), Past::of(&odd));
+    assert_eq!((found.committed(), found.fence), (Step(4), Epoch(5)));
+    assert_eq!(format!("{found:?}"), format!("{whole:?}"), "NaN is not itself");
+    assert_eq!(store.past(&job("nobody")).await.unwrap(), Past::default());
 
     let node: NodeId = "alpha".parse().unwrap();
     store.set_drained(&node, true).await.unwrap();
@@ -261,6 +292,9 @@ impl Store for Flaky {
     }
     async fn ledger(&self, job: &JobId) -> Result<Vec<Entry>, StoreError> {
         self.through(self.store.ledger(job)).await
+    }
+    async fn past(&self, job: &JobId) -> Result<Past, StoreError> {
+        self.through(self.store.past(job)).await
     }
     async fn last_step(&self, job: &JobId) -> Result<Step, StoreError> {
         self.through(self.store.last_step(job)).await
