@@ -51,6 +51,7 @@ fn says(words: &'static str) -> impl Fn(&wire::Job) -> bool {
 
 /// Each step has its line, in order, and no line of the run's folder is torn; every sample counts once, and the weights
 /// are those of the undisturbed run.
+#[expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 fn nothing_is_lost(out: &Path) {
     let lines = |file: &str| -> Vec<Value> {
         let text = fs::read_to_string(out.join(file)).unwrap();
