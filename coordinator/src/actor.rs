@@ -205,12 +205,16 @@ impl Actor {
                 record.reason = "the coordinator has just begun; waiting for workers".to_owned();
             }
             let epoch = insist(|| store.epoch(&record.name)).await?;
-            let entries = insist(|| store.ledger(&record.name)).await?;
-            let past = Past::of(&entries);
-            if !record.state.is_over() {
+            // What was stored of a job that is over says all that is shown of it.
+            let past = if record.state.is_over() {
+                Past::default()
+            } else {
+                let entries = insist(|| store.ledger(&record.name)).await?;
+                let past = Past::of(&entries);
                 let checkpoints = insist(|| store.checkpoints(&record.name)).await?;
                 ledger_log::catch_up(record.out.clone(), entries, checkpoints).await;
-            }
+                past
+            };
             runs.insert(
                 record.name.clone(),
                 Run::new(record, spec, Vec::new(), (epoch, past)),

@@ -283,7 +283,7 @@ impl Run {
 
     /// The store takes nothing for now, for this reason, or takes it again.
     pub(crate) fn store_away(&mut self, tools: &Tools<'_>, problem: Option<&str>) {
-        if self.is_over() || self.away.as_deref() == problem {
+        if (self.is_over() && !self.awaits_summary()) || self.away.as_deref() == problem {
             return;
         }
         match (&self.away, problem) {
@@ -296,6 +296,9 @@ impl Run {
         }
         self.away = problem.map(str::to_owned);
         self.follow_phase(tools);
+        if self.awaits_summary() {
+            self.show();
+        }
     }
 
     /// Carries out commands up to the next epoch that is not stored yet.
@@ -513,7 +516,14 @@ impl Run {
 
     /// Stores the record and shows it to whoever watches.
     pub(crate) fn save(&mut self, tools: &Tools<'_>) {
+        if !self.is_over() {
+            self.record.step = self.machine.committed();
+        }
         tools.recorder.job(self.record.clone());
+        self.show();
+    }
+
+    fn show(&self) {
         let job = self.describe();
         self.updates
             .send(wire::Update {
@@ -538,6 +548,7 @@ impl Run {
         };
         self.record.reason = reason;
         self.record.state = state;
+        self.record.step = self.machine.committed();
         // A finished job is shown as such, and its ranks leave, once all is written: until then another coordinator
         // may have to take it up.
         if state != State::Done {
@@ -578,14 +589,21 @@ impl Run {
     /// The job as people see it.
     pub(crate) fn describe(&self) -> wire::Job {
         let steps = self.spec.train.steps;
-        let step = if self.record.state == State::Done {
-            steps
-        } else {
-            self.machine.committed().0
+        let step = match self.record.state {
+            State::Done => steps,
+            // It may have been over before this coordinator began, which then knows no more of it.
+            State::Failed | State::Cancelled => self.record.step.0,
+            State::Queued | State::Running | State::Paused => self.machine.committed().0,
         };
         let pace = self.pace_ms.filter(|pace| *pace > 0.0);
         let record = &self.record;
-        let state = match record.state {
+        // It is shown as done once that is stored.
+        let (shown, reason) = match &self.away {
+            _ if !self.awaits_summary() => (record.state, record.reason.clone()),
+            None => (State::Running, "writing the summary".to_owned()),
+            Some(problem) => (State::Running, format!("waits for its store: {problem}")),
+        };
+        let state = match shown {
             State::Queued => wire::JobState::Queued,
             State::Running => wire::JobState::Running,
             State::Paused => wire::JobState::Paused,
@@ -596,7 +614,7 @@ impl Run {
         wire::Job {
             name: record.name.to_string(),
             state: state.into(),
-            reason: record.reason.clone(),
+            reason,
             step,
             steps,
             epoch: self.machine.epoch().0,
@@ -681,6 +699,9 @@ mod tests {
         let effects = run.give(&at(0), joined(&first));
         assert_eq!(effects, [Effect::Persist(Epoch(7))]);
         assert!(told(&mut to_first).is_empty(), "not stored yet");
+        run.store_away(&at(0), Some("it is full"));
+        assert_eq!(run.describe().reason, "waits for its store: it is full");
+        run.store_away(&at(0), None);
 
         // Meanwhile another one joins and leaves: the machine goes on, its words wait.
         let (down, mut to_second) = mpsc::channel(64);

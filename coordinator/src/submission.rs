@@ -73,6 +73,7 @@ pub(crate) async fn accept(
         state: State::Queued,
         reason: "waiting for workers".to_owned(),
         summary: None,
+        step: if resume { last } else { Step(0) },
     };
     insist(|| store.put_job(&record)).await.map_err(stored)?;
     Ok(Accepted {

@@ -63,6 +63,9 @@ pub struct JobRecord {
     pub reason: String,
     /// `summary.json`, once it is done.
     pub summary: Option<serde_json::Value>,
+    /// The last step that was committed when this was stored.
+    #[serde(default)]
+    pub step: Step,
 }
 
 pub use lockstep_engine::ledger::Change;
