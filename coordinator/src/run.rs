@@ -622,7 +622,7 @@ mod tests {
             },
             spec,
             Vec::new(),
-            (Epoch(6), Step(0)),
+            (Epoch(6), Past::default()),
         );
         let over = CancellationToken::new();
         let recorder = Recorder::start(Arc::new(Flaky::new()), over, |_| ()).unwrap();

@@ -41,9 +41,9 @@ pub struct Summary {
     pub samples_missed: u64,
     /// Uses beyond the first.
     pub samples_repeated: u64,
-    /// Mean loss of the first step, in nats a token.
+    /// Mean loss of the first step that has one, in nats a token: one that was skipped unseen has none.
     pub loss_first: f64,
-    /// Mean loss of the last step.
+    /// Mean loss of the last step that has one.
     pub loss_last: f64,
     /// Of the final weights on the held-out text.
     pub val_bits_per_byte: f64,
@@ -84,8 +84,8 @@ impl Summary {
             samples: audit.used,
             samples_missed: audit.missed,
             samples_repeated: audit.repeated,
-            loss_first: loss(ledger.first()),
-            loss_last: loss(ledger.last()),
+            loss_first: loss(ledger.iter().find(|entry| entry.loss.is_finite())),
+            loss_last: loss(ledger.iter().rfind(|entry| entry.loss.is_finite())),
             val_bits_per_byte: evaluation.bits_per_byte,
             gzip_bits_per_byte: evaluation.gzip_bits_per_byte,
             workers_min: ledger.iter().map(|entry| entry.workers).min().unwrap_or(0),
