@@ -401,18 +401,18 @@ fn a_damaged_checkpoint_and_a_folder_that_is_no_model() {
     let place = Place::with(&Job::default());
     place.run("run small.toml --local --workers 1 --out run").code(0);
     place.run("checkpoint verify run").code(0);
-    corrupt(&place.path("run/checkpoints/step-00000020/shard-1-of-1.safetensors"));
-    let words = ["step-00000020", "shard-1-of-1.safetensors has digest", "expected"];
+    corrupt(&place.path("run/checkpoints/step-00000030/shard-1-of-1.safetensors"));
+    let words = ["step-00000030", "shard-1-of-1.safetensors has digest", "expected"];
     refused(&place, "checkpoint verify run", 6, &words);
     refused(
         &place,
-        "checkpoint verify run/checkpoints/step-00000020",
+        "checkpoint verify run/checkpoints/step-00000030",
         6,
         &words,
     );
     refused(
         &place,
-        "checkpoint export run/checkpoints/step-00000020 --out out",
+        "checkpoint export run/checkpoints/step-00000030 --out out",
         6,
         &words,
     );

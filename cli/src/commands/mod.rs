@@ -62,7 +62,7 @@ enum Command {
     /// Build and check datasets.
     #[command(subcommand)]
     Data(data::Command),
-    /// List, verify and export checkpoints.
+    /// List, verify, prune and export checkpoints.
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
     Generate(generate::Args),
