@@ -144,7 +144,7 @@ fn a_cancelled_job_frees_its_workers_and_keeps_its_checkpoints() {
     let at = format!("--coordinator {}", coordinator.url);
     let _worker = coordinator.worker(&place, "alpha", 2);
     place.run(&format!("submit long.toml --out out {at}")).code(0);
-    place.await_step("out", 45);
+    place.await_event("out", "checkpoint", "the checkpoint of step 40 is complete");
     let cancelled = place.run(&format!("cancel long {at} -o json")).code(0).json();
     assert_eq!(cancelled["state"], "cancelled", "{cancelled:#}");
     assert!(
