@@ -26,6 +26,8 @@ pub(crate) fn entry(step: u64) -> Entry {
         loss: 0.1,
         spans,
         milliseconds: 1.5,
+        skipped: false,
+        unseen_to: None,
     }
 }
 
