@@ -400,26 +400,27 @@ fn corrupt(path: &Path) {
 #[test]
 fn a_damaged_checkpoint_and_a_folder_that_is_no_model() {
     let place = Place::with(&Job::default());
-    place.run("run small.toml --local --workers 1 --out run").code(0);
+    for out in ["run", "whole"] {
+        place
+            .run(&format!("run small.toml --local --workers 1 --out {out}"))
+            .code(0);
+    }
     place.run("checkpoint verify run").code(0);
-    corrupt(&place.path("run/checkpoints/step-00000020/shard-1-of-1.safetensors"));
-    let words = ["step-00000020", "shard-1-of-1.safetensors has digest", "expected"];
+    corrupt(&place.path("run/checkpoints/step-00000030/shard-1-of-1.safetensors"));
+    let words = ["step-00000030", "shard-1-of-1.safetensors has digest", "expected"];
     refused(&place, "checkpoint verify run", 6, &words);
     refused(
         &place,
-        "checkpoint verify run/checkpoints/step-00000020",
+        "checkpoint verify run/checkpoints/step-00000030",
         6,
         &words,
     );
     refused(
         &place,
-        "checkpoint export run/checkpoints/step-00000020 --out out",
+        "checkpoint export run/checkpoints/step-00000030 --out out",
         6,
         &words,
     );
-    place
-        .run("checkpoint verify run/checkpoints/step-00000030")
-        .code(0);
     let listed = place.run("checkpoint ls run -o json").code(0).json();
     let problems: Vec<bool> = listed
         .as_array()
@@ -427,7 +428,8 @@ fn a_damaged_checkpoint_and_a_folder_that_is_no_model() {
         .iter()
         .map(|row| row["problem"].is_string())
         .collect();
-    assert_eq!(problems, [false, true, false], "{listed:#}");
+    // Only that of the last step is sure to be there: others are given up on a disk that is too slow for them.
+    assert_eq!(problems.iter().filter(|is| **is).count(), 1, "{listed:#}");
 
     refused(&place, "generate --model run", 6, &["run is not a model"]);
     refused(&place, "generate --model nowhere", 6, &["nowhere is not a model"]);
@@ -437,8 +439,8 @@ fn a_damaged_checkpoint_and_a_folder_that_is_no_model() {
         2,
         &["nowhere holds no checkpoints"],
     );
-    // The newest checkpoint is whole, and so is the model made of it.
-    place.run("checkpoint export run --out model").code(0);
+    // The other run's is whole, and so is the model made of it.
+    place.run("checkpoint export whole --out model").code(0);
     let written = place
         .run("generate --model model --max-tokens 5 -o json")
         .code(0)

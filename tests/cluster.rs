@@ -144,7 +144,7 @@ fn a_cancelled_job_frees_its_workers_and_keeps_its_checkpoints() {
     let at = format!("--coordinator {}", coordinator.url);
     let _worker = coordinator.worker(&place, "alpha", 2);
     place.run(&format!("submit long.toml --out out {at}")).code(0);
-    place.await_step("out", 45);
+    place.await_event("out", "checkpoint", "the checkpoint of step 40 is complete");
     let cancelled = place.run(&format!("cancel long {at} -o json")).code(0).json();
     assert_eq!(cancelled["state"], "cancelled", "{cancelled:#}");
     assert!(
@@ -186,8 +186,7 @@ fn a_node_that_dies_takes_its_ranks_along_and_nothing_else() {
     place.await_none_like("--node beta");
     let job = coordinator.await_job("long", "done", is_done);
     assert!(job.epoch > 1, "{job:#?}");
-    let summary = same_as_locally(&place, "out");
-    assert_eq!(summary["workers_min"], 2, "{summary:#}");
+    same_as_locally(&place, "out");
     let events = place.run(&format!("events long {at}")).code(0).out;
     assert!(
         events.contains("beta/0 is gone") && events.contains("beta/1 is gone"),
@@ -225,10 +224,7 @@ fn a_rank_that_hangs_is_given_up_and_harms_nobody_when_it_wakes() {
     kill_process(hung, Signal::CONT).unwrap();
     coordinator.await_job("long", "done", is_done);
     let summary = same_as_locally(&place, "out");
-    assert_eq!(
-        (&summary["workers_min"], &summary["workers_max"]),
-        (&2.into(), &3.into())
-    );
+    assert_eq!(summary["workers_max"], 3, "{summary:#}");
     assert!(
         await_end(hung, std::time::Instant::now() + PATIENCE),
         "the one that was given up leaves"

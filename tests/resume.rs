@@ -5,7 +5,9 @@ mod support;
 use std::fs;
 use std::sync::OnceLock;
 
+use lockstep_proto::wire::JobState;
 use serde_json::Value;
+use support::cluster::Coordinator;
 use support::job::Job;
 use support::place::Place;
 
@@ -126,6 +128,63 @@ fn a_damaged_newest_checkpoint_is_passed_over() {
     );
 }
 
+/// Torn as by a machine that lost power: the manifest is cut short.
+#[test]
+fn a_torn_newest_checkpoint_is_passed_over_and_the_ledger_cut_back() {
+    let place = cut_off(3, 130);
+    let folders = fs::read_dir(place.path("out/checkpoints")).unwrap();
+    let step = |name: &str| name.strip_prefix("step-")?.parse::<u64>().ok();
+    let newest = folders
+        .filter_map(|entry| step(entry.unwrap().file_name().to_str().unwrap()))
+        .max()
+        .unwrap();
+    let manifest = place.path(&format!("out/checkpoints/step-{newest:08}/manifest.json"));
+    let whole = fs::read(&manifest).unwrap();
+    fs::write(&manifest, &whole[..whole.len() / 2]).unwrap();
+    same_weights(&place.summary("run long.toml --local --workers 1 --out out --resume"));
+    let log = place.read("out/workers.log");
+    let warning = log.lines().find(|line| line.contains("skipped: ")).expect(&log);
+    assert!(warning.contains(&format!("step-{newest:08}")), "{warning}");
+    let from = format!("resuming from the checkpoint of step {}", newest - 40);
+    assert!(
+        place.events("out").iter().any(|(_, text)| text.contains(&from)),
+        "{from}: {:#?}",
+        place.events("out")
+    );
+    place.run("checkpoint verify out").code(0);
+}
+
+/// Copies are on another disk; with them, and the coordinator's ledger, a run goes on in a folder that has nothing.
+#[test]
+fn a_run_goes_on_from_copies_elsewhere() {
+    let place = Place::new();
+    let job = Job {
+        target: Some(place.path("copies")),
+        ..Job::long()
+    };
+    place.write(&job);
+    fs::create_dir(place.path("copies")).unwrap();
+    let coordinator = Coordinator::start(&place);
+    let at = format!("--coordinator {}", coordinator.url);
+    let _worker = coordinator.worker(&place, "alpha", 2);
+    place.run(&format!("submit long.toml --out out {at}")).code(0);
+    place.await_event("out", "checkpoint", "the checkpoint of step 40 is complete");
+    place.await_file("copies/step-00000040");
+    place.await_file("copies/step-00000040/manifest.json");
+    place.run(&format!("cancel long {at}")).code(0);
+    place.await_none_like(" rank ");
+    fs::remove_dir_all(place.path("out")).unwrap();
+    place
+        .run(&format!("submit long.toml --out anew --resume {at}"))
+        .code(0);
+    let done = coordinator.await_job("long", "done", |job| job.state() == JobState::Done);
+    same_weights(&serde_json::from_str(&done.summary).unwrap());
+    let resumed = place.await_event("anew", "epoch", "resuming from the checkpoint of step ");
+    assert!(!resumed.contains("step 0"), "{resumed}");
+    place.await_none_like(" rank ");
+    place.run("checkpoint verify copies/step-00000240").code(0);
+}
+
 #[test]
 fn a_changed_spec_is_not_resumed() {
     let place = cut_off(2, 60);
@@ -134,8 +193,9 @@ fn a_changed_spec_is_not_resumed() {
         ("seed = 7", "seed = 8"),
         ("learning_rate = 0.01", "learning_rate = 0.02"),
     ] {
-        assert!(spec.contains(from), "{from}: {spec}");
-        fs::write(place.path("long.toml"), spec.replace(from, to)).unwrap();
+        let changed = spec.replace(from, to);
+        assert_ne!(changed, spec, "{from}");
+        fs::write(place.path("long.toml"), changed).unwrap();
         let ran = place.run("run long.toml --local --workers 2 --out out --resume");
         ran.code(1).says(&[
             "long failed",

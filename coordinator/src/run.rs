@@ -630,6 +630,10 @@ impl Run {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             spec: record.spec.clone(),
+            slow: self
+                .machine
+                .slowest()
+                .map_or_else(String::new, |(worker, at)| format!("{worker}, {at}")),
         }
     }
 }

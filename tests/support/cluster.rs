@@ -24,7 +24,15 @@ impl Coordinator {
 
     /// Starts one with its store in `state`.
     pub(crate) fn start_at(place: &Place, listen: &str) -> Self {
-        Self::start_with(place, listen, "--state state")
+        let coordinator = Self::start_with(place, listen, "--state state");
+        // One that has just begun does not lead yet.
+        let endpoints: Endpoints = coordinator.url.parse().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(endpoints.leader(PATIENCE)).unwrap();
+        coordinator
     }
 
     /// Starts one on any free port of loopback, with its store in this folder.

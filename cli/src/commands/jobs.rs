@@ -61,6 +61,8 @@ struct Shown {
     loss: Option<f64>,
     tokens_per_second: f64,
     seconds_left: Option<f64>,
+    /// The member that is slower than the others, and at what.
+    slow: Option<String>,
     out: String,
     summary: Option<serde_json::Value>,
 }
@@ -72,6 +74,7 @@ impl From<wire::Job> for Shown {
             loss: Some(job.loss).filter(|loss| loss.is_finite()),
             seconds_left: Some(job.seconds_left).filter(|left| *left >= 0.0),
             summary: serde_json::from_str(&job.summary).ok(),
+            slow: Some(job.slow).filter(|slow| !slow.is_empty()),
             name: job.name,
             reason: job.reason,
             step: job.step,
@@ -150,6 +153,9 @@ pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> 
                 .seconds_left
                 .map_or(String::new(), |left| format!(", {} left", seconds(left)));
             text.push('\n');
+        }
+        if let Some(slow) = &job.slow {
+            text += &format!("slow: {slow}\n");
         }
         text + &format!("folder {}", job.out)
     })

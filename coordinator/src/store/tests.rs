@@ -48,6 +48,7 @@ pub(crate) fn record(name: &str, submitted_ms: u64) -> JobRecord {
         state: State::Running,
         reason: "why".into(),
         summary: None,
+        step: Step(0),
     }
 }
 

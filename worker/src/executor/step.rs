@@ -101,19 +101,26 @@ impl Executor {
             ..
         } = self;
         let state = trainer.state();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                loop {
-                    if followers.wait() && !void.load(Ordering::Acquire) {
-                        followers.serve(state, None, Arc::default);
-                    }
-                    match queue.recv() {
-                        Ok(Work::Feed(request)) => followers.ask(request),
-                        Ok(Work::Wake) | Err(_) => return,
-                        Ok(work) => later.push_back(work),
-                    }
+        let feed = move || {
+            loop {
+                if followers.wait() && !void.load(Ordering::Acquire) {
+                    followers.serve(state, None, Arc::default);
                 }
-            });
+                match queue.recv() {
+                    Ok(Work::Feed(request)) => followers.ask(request),
+                    Ok(Work::Wake) | Err(_) => return,
+                    Ok(work) => later.push_back(work),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("feed-members".to_owned())
+                .spawn_scoped(scope, feed)
+                .map_err(|error| CollectiveError::System {
+                    verb: "start a thread to feed members".to_owned(),
+                    kind: error.kind(),
+                })?;
             let exchanged = endpoint.all_reduce(step, buckets, assignment, partials, reduced);
             wake.send(Work::Wake).ok();
             exchanged
