@@ -2,6 +2,12 @@
 //!
 //! Needs `etcd` (Debian's `etcd-server`) on the path.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,10 +1,6 @@
 //! Workers come, go, hang and lag while a job trains; the bits know nothing of it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
 
