@@ -6,25 +6,27 @@
 //! harness has done it.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lockstep_faults::{Action, Plan, Point};
 use lockstep_proto::wire;
-use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
 use crate::cell::{Cell, Fault, Moment, Target};
 use crate::cluster::{Bench, Cluster};
 use crate::disk::Disk;
+use crate::etcd::{self, Etcd};
 use crate::machine::Machines;
+use crate::scene::{Scene, Victim};
 use crate::watch::Watch;
 use crate::work::{Data, Job, MINUTE};
 use crate::{Error, system};
 
-const COORDINATOR: &str = "coordinator";
+pub(crate) const COORDINATOR: &str = "coordinator";
+/// Where there is an etcd, a second coordinator can lead.
+const STANDBY: &str = "standby";
+const ETCD: &str = "etcd";
 const WORKERS: [&str; 2] = ["alpha", "beta"];
 const NEWCOMER: &str = "gamma";
 
@@ -33,13 +35,10 @@ const JOIN_AFTER: u64 = 20;
 /// The step at which a worker's fault happens, but in a join, a checkpoint, or to a donor.
 const AT_STEP: u64 = 30;
 /// How long a run may take in all; undisturbed it takes some seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the others may take to go on without somebody who is silent: the lease, and far more.
-const GIVEN_UP: Duration = Duration::from_secs(15);
-/// How long a coordinator is gone for that nobody replaces: longer than the lease.
-const ABSENCE: Duration = Duration::from_millis(1500);
-/// Steps over which a link is slow.
-const SLOW_STEPS: u64 = 3;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Megabytes of a disk that can be filled; etcd alone sets 64 of them aside for its log, twice.
+const DISK: u32 = 16;
+const ETCD_DISK: u32 = 256;
 
 fn job() -> Job {
     Job {
@@ -137,8 +136,10 @@ impl<'a> Chaos<'a> {
             let reason = "needs root".to_owned();
             return Ok(Outcome::Skipped { reason });
         }
-        if cell.target == Target::Etcd {
-            let reason = "this build has no etcd store".to_owned();
+        if cell.target == Target::Etcd
+            && let Some(reason) = self.lacks_etcd()
+        {
+            let reason = reason.to_owned();
             return Ok(Outcome::Skipped { reason });
         }
         match self.drill(cell) {
@@ -151,15 +152,26 @@ impl<'a> Chaos<'a> {
         }
     }
 
+    fn lacks_etcd(&self) -> Option<&'static str> {
+        if !self.bench.has_etcd_store {
+            Some("this build has no etcd store: it lacks the cargo feature `etcd`")
+        } else if !etcd::is_installed() {
+            Some("there is no `etcd` on the path: install Debian's etcd-server")
+        } else {
+            None
+        }
+    }
+
     fn drill(&self, cell: Cell) -> Result<(), Error> {
-        let names = [COORDINATOR, WORKERS[0], WORKERS[1], NEWCOMER];
+        let names = [COORDINATOR, STANDBY, ETCD, WORKERS[0], WORKERS[1], NEWCOMER];
+        let on_etcd = cell.target == Target::Etcd;
         let machines = if cell.needs_links() {
             Machines::apart(&names)?
         } else {
             Machines::together(&names)
         };
         let disk = if cell.fault == Fault::Disk {
-            Some(Disk::new(16)?)
+            Some(Disk::new(if on_etcd { ETCD_DISK } else { DISK })?)
         } else {
             None
         };
@@ -172,17 +184,29 @@ impl<'a> Chaos<'a> {
                 .filter(|_| is_its)
                 .map_or(folder.as_path(), Disk::path)
         };
-        let out = small(cell.target != Target::Leader).join("out");
+        let out = small(matches!(cell.target, Target::Worker | Target::Donor)).join("out");
         let state = small(cell.target == Target::Leader).join("state");
         let marker = folder.join("marker");
         let armed = Armed::new(cell, &marker);
 
         let mut cluster = Cluster::new(self.bench, &machines, &folder)?;
+        let mut etcd = None;
+        if on_etcd {
+            let started = Etcd::start(machines.named(ETCD)?, &small(true).join("etcd"))?;
+            cluster.store_in_etcd(started.url());
+            etcd = Some(started);
+        }
         cluster.start_coordinator(COORDINATOR, &state, armed.on(COORDINATOR))?;
-        for worker in WORKERS {
+        if on_etcd {
+            cluster.start_coordinator(STANDBY, &state, None)?;
+        }
+        // Whoever is alone at first gives its state away and, being the first rank, seals checkpoints.
+        let is_alone = (cell.target, cell.moment) == (Target::Donor, Moment::Rename);
+        let workers = if is_alone { &WORKERS[..1] } else { &WORKERS[..] };
+        for worker in workers {
             cluster.start_daemon(worker, 1, armed.on(worker))?;
         }
-        for worker in WORKERS {
+        for worker in workers {
             cluster.await_daemon(worker)?;
         }
         let watch = cluster.submit(&job(), &self.data.dataset(), &out)?;
@@ -191,20 +215,23 @@ impl<'a> Chaos<'a> {
         })?;
         cluster.start_daemon(NEWCOMER, 1, armed.on(NEWCOMER))?;
         let victim = Victim::read(&marker, self.bench)?;
-        let scene = Scene {
+        let mut scene = Scene {
             cell,
             machines: &machines,
             disk: disk.as_ref(),
+            etcd,
             watch: &watch,
             victim,
             marker,
             state,
+            held: armed.plan.action == Action::Hold,
         };
-        scene.play(&mut cluster, &armed)?;
+        scene.play(&mut cluster)?;
         self.judge(&watch)?;
         scene.check_effect()?;
-        drop(watch);
         cluster.stop()?;
+        drop(scene);
+        drop(watch);
         drop(disk);
         fs::remove_dir_all(&folder).map_err(Error::system(format!("remove {}", folder.display())))
     }
@@ -317,161 +344,4 @@ impl Armed {
     fn on(&self, machine: &str) -> Option<&Plan> {
         self.machines.contains(&machine).then_some(&self.plan)
     }
-}
-
-/// The process that reached the point.
-struct Victim {
-    pid: Pid,
-    machine: String,
-    /// When it was there.
-    at: SystemTime,
-}
-
-impl Victim {
-    /// Waits for the marker, which names it.
-    fn read(marker: &Path, bench: &Bench) -> Result<Self, Error> {
-        let parse = |text: &str| {
-            let mut words = text.strip_suffix('\n')?.split(' ');
-            let pid = Pid::from_raw(words.next()?.parse().ok()?)?;
-            let machine = words.next()?.split('/').next()?.to_owned();
-            let at = fs::metadata(marker).and_then(|about| about.modified()).ok()?;
-            Some(Self { pid, machine, at })
-        };
-        system::await_text(
-            marker,
-            "a process at the fault's point",
-            PATIENCE,
-            &bench.stop,
-            parse,
-        )
-    }
-}
-
-/// A cell whose moment has come.
-struct Scene<'a> {
-    cell: Cell,
-    machines: &'a Machines,
-    disk: Option<&'a Disk>,
-    watch: &'a Watch,
-    victim: Victim,
-    marker: PathBuf,
-    state: PathBuf,
-}
-
-impl Scene<'_> {
-    fn play(&self, cluster: &mut Cluster<'_>, armed: &Armed) -> Result<(), Error> {
-        let is_leader = self.cell.target == Target::Leader;
-        let held = armed.plan.action == Action::Hold;
-        let machine = if is_leader {
-            COORDINATOR
-        } else {
-            &self.victim.machine
-        };
-        match self.cell.fault {
-            Fault::Kill => {
-                if is_leader {
-                    if held {
-                        system::signal(cluster.coordinator(COORDINATOR)?, Signal::KILL)?;
-                        self.release()?;
-                    }
-                    cluster.await_coordinators_end(COORDINATOR)?;
-                    cluster.start_coordinator(COORDINATOR, &self.state, None)?;
-                }
-            }
-            Fault::Stop => {
-                let pid = if is_leader {
-                    cluster.coordinator(COORDINATOR)?
-                } else {
-                    self.victim.pid
-                };
-                if held {
-                    system::signal(pid, Signal::STOP)?;
-                    self.release()?;
-                }
-                self.absent(cluster)?;
-                system::signal(pid, Signal::CONT)?;
-            }
-            Fault::Cut => {
-                let link = self.machines.named(machine)?.link()?;
-                link.cut(crate::netns::Cut::Whole)?;
-                self.release()?;
-                self.absent(cluster)?;
-                link.heal()?;
-            }
-            Fault::Slow => {
-                let link = self.machines.named(machine)?.link()?;
-                link.slow_down(if is_leader { 256 } else { 4096 })?;
-                self.release()?;
-                let from = self.watch.heard().commits.len() as u64;
-                self.watch.wait("steps over a slow link", GIVEN_UP, |heard| {
-                    (heard.commits.len() as u64 >= from + SLOW_STEPS).then_some(())
-                })?;
-                link.heal()?;
-            }
-            Fault::Corrupt => {
-                if is_leader {
-                    throw_garbage(&cluster.urls())?;
-                    self.release()?;
-                }
-            }
-            Fault::Disk => {
-                let disk = self
-                    .disk
-                    .ok_or_else(|| Error::Usage("this drill has no disk".into()))?;
-                disk.fill()?;
-                self.release()?;
-                system::pause(ABSENCE, cluster.stop_asked())?;
-                disk.free()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the fault was noticed at all: a worker that breaks, or breaks its word, is left behind.
-    fn check_effect(&self) -> Result<(), Error> {
-        let is_worker = matches!(self.cell.target, Target::Worker | Target::Donor);
-        let breaks = matches!(self.cell.fault, Fault::Kill | Fault::Corrupt);
-        if is_worker && breaks && !self.watch.heard().has_epoch_since(self.victim.at) {
-            return Err(Error::Drill(
-                "nobody noticed the fault: the membership stayed as it was".to_owned(),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Lets the process that holds still go on.
-    fn release(&self) -> Result<(), Error> {
-        let mut go = self.marker.clone().into_os_string();
-        go.push(".go");
-        fs::write(&go, "").map_err(Error::system("release a held process"))
-    }
-
-    /// Waits until the others have gone on without the victim; for a coordinator that nobody replaces, a while.
-    fn absent(&self, cluster: &Cluster<'_>) -> Result<(), Error> {
-        if self.cell.target == Target::Leader {
-            return system::pause(ABSENCE, cluster.stop_asked());
-        }
-        let from = self.watch.heard().step();
-        self.watch
-            .wait("the others going on without the victim", GIVEN_UP, |heard| {
-                (heard.has_epoch_since(self.victim.at) || heard.step() >= from + 20).then_some(())
-            })
-    }
-}
-
-/// Sends bytes that are no frame, and waits until they are refused.
-fn throw_garbage(urls: &[String]) -> Result<(), Error> {
-    for url in urls {
-        let address = url.trim_start_matches("http://");
-        let throw = || {
-            let mut stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(&[0xA5; 4096])?;
-            // Until it closes; a reset says the same.
-            while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
-            Ok(())
-        };
-        throw().map_err(Error::system(format!("send garbage to {address}")))?;
-    }
-    Ok(())
 }

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Bench {
     /// The `lockstep` program.
     pub program: PathBuf,
+    /// Whether it can keep what survives it in etcd.
+    pub has_etcd_store: bool,
     /// Cancelled when somebody asks for the end.
     pub stop: CancellationToken,
 }
@@ -54,6 +56,14 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
         system::signal(self.pid(), signal)
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Result<bool, Error> {
+        let ended = self.child.try_wait();
+        Ok(ended
+            .map_err(Error::system(format!("wait for {}", self.name)))?
+            .is_some())
     }
 
     /// Waits until it has ended and reaps it.
@@ -112,6 +122,8 @@ pub struct Cluster<'a> {
     tag: String,
     /// `RUST_LOG` of ranks and daemons.
     log: &'static str,
+    /// Where coordinators keep what survives them; else each in a folder of its own.
+    etcd: Option<String>,
     coordinators: BTreeMap<String, Coordinator>,
     daemons: BTreeMap<String, Process>,
 }
@@ -132,6 +144,7 @@ impl<'a> Cluster<'a> {
             folder: folder.to_owned(),
             tag: format!("{pid}-{count}"),
             log: "info",
+            etcd: None,
             coordinators: BTreeMap::new(),
             daemons: BTreeMap::new(),
         })
@@ -140,6 +153,11 @@ impl<'a> Cluster<'a> {
     /// Has ranks write down when they take an epoch, and when each of their tasks begins and ends.
     pub fn log_tasks(&mut self) {
         self.log = "info,lockstep_worker=debug";
+    }
+
+    /// Has coordinators that are started from now on keep what survives them in the etcd at `url`.
+    pub(crate) fn store_in_etcd(&mut self, url: &str) {
+        self.etcd = Some(url.to_owned());
     }
 
     /// Whether somebody asked for the end.
@@ -196,15 +214,11 @@ impl<'a> Cluster<'a> {
         let Some(coordinator) = self.coordinators.get_mut(machine) else {
             return Err(Error::Usage(format!("{machine} has no coordinator")));
         };
-        command
-            .args([
-                "coordinator",
-                "--lifeline",
-                "--listen",
-                &coordinator.address,
-                "--state",
-            ])
-            .arg(&coordinator.state);
+        command.args(["coordinator", "--lifeline", "--listen", &coordinator.address]);
+        match &self.etcd {
+            Some(url) => command.args(["--etcd", url]),
+            None => command.arg("--state").arg(&coordinator.state),
+        };
         coordinator.process = Some(Process::start(machine, &mut command)?);
         let listens = |text: &str| (text.ends_with('\n') && text.lines().count() > lines).then_some(());
         let what = format!("the coordinator on {machine} that listens");

@@ -7,6 +7,8 @@
 //! | [`cluster`] | real processes of this program: coordinators, node daemons, ranks |
 //! | [`machine`] | where they run: namespaces, or loopback under as many names |
 //! | [`netns`] | hosts as network namespaces whose links can be cut and slowed down |
+//! | `scene` | inflicts a cell's fault when its moment has come |
+//! | `etcd` | a real etcd, which coordinators keep their store in |
 //! | [`disk`] | a small disk that can be filled |
 //! | [`soak`](mod@soak) | many random faults in one run |
 //! | [`trace`] | what ranks wrote down: epochs taken, lanes computed |
@@ -30,11 +32,13 @@ pub mod cluster;
 pub mod disk;
 mod draw;
 pub mod error;
+mod etcd;
 pub mod figures;
 pub mod goodput;
 pub mod machine;
 pub mod netns;
 pub mod recovery;
+mod scene;
 pub mod soak;
 pub mod spread;
 pub mod streams;

@@ -73,6 +73,7 @@ pub(crate) struct StreamsArgs {
 fn bench() -> anyhow::Result<Bench> {
     Ok(Bench {
         program: std::env::current_exe().context("find this program")?,
+        has_etcd_store: cfg!(feature = "etcd"),
         stop: interrupt::heed()?.token().clone(),
     })
 }
