@@ -224,6 +224,7 @@ impl<'a> Chaos<'a> {
             victim,
             marker,
             state,
+            events: out.join("events.jsonl"),
             held: armed.plan.action == Action::Hold,
         };
         scene.play(&mut cluster)?;

@@ -64,6 +64,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) victim: Victim,
     pub(crate) marker: PathBuf,
     pub(crate) state: PathBuf,
+    /// The run's notes: a watch may miss some while nobody leads.
+    pub(crate) events: PathBuf,
     /// Whether the process at the point holds still until it is released.
     pub(crate) held: bool,
 }
@@ -197,12 +199,25 @@ impl Scene<'_> {
             Target::Etcd => matches!(self.cell.fault, Fault::Kill | Fault::Stop | Fault::Cut),
             Target::Leader => false,
         };
-        if breaks && !self.watch.heard().has_epoch_since(self.victim.at) {
+        if breaks && !self.has_epoch_since()? {
             return Err(Error::Drill(
                 "nobody noticed the fault: the membership stayed as it was".to_owned(),
             ));
         }
         Ok(())
+    }
+
+    /// Whether a membership was announced since the victim was at the fault's point, to the millisecond.
+    fn has_epoch_since(&self) -> Result<bool, Error> {
+        let text = fs::read_to_string(&self.events)
+            .map_err(Error::system(format!("read {}", self.events.display())))?;
+        let since = self.victim.at.duration_since(SystemTime::UNIX_EPOCH);
+        let since = since.unwrap_or_default().as_millis();
+        let notes = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut epochs = notes.filter(|note| note["kind"] == "epoch");
+        Ok(epochs.any(|note| note["time_ms"].as_u64().is_some_and(|at| u128::from(at) >= since)))
     }
 
     /// Lets the process that holds still go on.
