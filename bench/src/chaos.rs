@@ -46,6 +46,7 @@ fn job() -> Job {
         steps: 240,
         every: 40,
         max_workers: 4,
+        spares: 0,
         lease_ms: 1000,
         model: MINUTE,
         length: 32,

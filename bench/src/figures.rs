@@ -43,18 +43,19 @@ pub struct Figure {
     pub unit: &'static str,
     /// Values that it was taken from.
     pub n: usize,
-    /// What it must reach.
-    pub bound: Bound,
+    /// What it must reach, if anything.
+    pub bound: Option<Bound>,
     /// What torchft 0.2 did on this class of machine with 5.3 million parameters and 2 replicas; published by us, not
     /// run here.
     pub reference: Option<&'static str>,
 }
 
 impl Figure {
-    /// Whether it keeps its bound; nothing when it was not measured.
+    /// Whether it keeps its bound; nothing when it has none or was not measured.
     #[must_use]
     pub fn holds(&self) -> Option<bool> {
-        self.value.map(|value| match self.bound {
+        let (value, bound) = self.value.zip(self.bound)?;
+        Some(match bound {
             Bound::AtMost(most) => value <= most,
             Bound::AtLeast(least) => value >= least,
         })
@@ -67,8 +68,17 @@ fn figure(what: &'static str, unit: &'static str, value: f64, n: usize, bound: B
         value: (n > 0 && value.is_finite()).then_some(value),
         unit,
         n,
-        bound,
+        bound: Some(bound),
         reference: None,
+    }
+}
+
+/// A figure that explains another one, and need not reach anything.
+fn aside(what: &'static str, values: Vec<f64>) -> Figure {
+    let spread = Spread::of(values);
+    Figure {
+        bound: None,
+        ..figure(what, "ms", spread.p50, spread.n, Bound::AtMost(f64::INFINITY))
     }
 }
 
@@ -95,17 +105,21 @@ pub fn measure(bench: &Bench, options: Options, say: impl Fn(&str)) -> Result<Ve
         spare: false,
     };
     say("the undisturbed run");
-    let job = recovery::job("faulted", recovery::steps(faults), 0);
+    let job = recovery::job("faulted", recovery::steps(faults), 0, 0);
     let weights = undisturbed(bench, &data, &job)?;
     say("deaths and silences");
     let found = recovery::measure(bench, &data, faults, Some(&weights))?;
     figures.extend(percentiles(
         [
-            "SIGKILL to every survivor holding the new epoch, p50",
-            "SIGKILL to every survivor holding the new epoch, p99",
+            "SIGKILL to every survivor holding the new epoch, old ones fenced off, p50",
+            "SIGKILL to every survivor holding the new epoch, old ones fenced off, p99",
         ],
         found.kill_to_epoch_ms,
         [50.0, 250.0],
+    ));
+    figures.push(aside(
+        "… and in it, connected, the lane at hand computed, p50",
+        found.kill_to_entry_ms,
     ));
     let mut commits = percentiles(
         [
@@ -140,7 +154,12 @@ pub fn measure(bench: &Bench, options: Options, say: impl Fn(&str)) -> Result<Ve
         spare: true,
         ..faults
     };
-    let spread = Spread::of(recovery::measure(bench, &data, spared, None)?.kill_to_full_ms);
+    let found = recovery::measure(bench, &data, spared, None)?;
+    figures.push(aside(
+        "SIGKILL to a warm spare at work on a lane, p50",
+        found.kill_to_spare_ms,
+    ));
+    let spread = Spread::of(found.kill_to_full_ms);
     let what = "SIGKILL to the first commit of a warm spare, p50";
     figures.push(figure(what, "ms", spread.p50, spread.n, Bound::AtMost(300.0)));
     figures.extend(under_deaths(bench, &data, options, &say)?);

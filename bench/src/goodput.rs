@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::cluster::Bench;
 use crate::machine::Machines;
-use crate::recovery::{COORDINATOR, MEMBERS, PATIENCE, Running, WORKERS, job};
+use crate::recovery::{COORDINATOR, MEMBERS, PATIENCE, Running, WORKERS, job, name_of};
 use crate::watch::Committed;
 use crate::work::Data;
 use crate::{Error, streams, system};
@@ -41,7 +41,14 @@ pub fn measure(bench: &Bench, data: &Data, pairs: u32, spare: bool) -> Result<Go
     } else {
         &WORKERS[..MEMBERS as usize]
     };
-    let running = Running::start(bench, &machines, data, &job(name, ENDLESS, 100), workers)?;
+    let running = Running::start(
+        bench,
+        &machines,
+        data,
+        &job(name, ENDLESS, 100, spare.into()),
+        workers,
+        false,
+    )?;
     let pid = running.cluster.coordinator(COORDINATOR)?.as_raw_nonzero().get();
     let (cpu_before, steps_before) = (streams::cpu_ms(pid)?, running.watch.heard().commits.len());
     let (mut calm, mut stormy, mut kills) = (0, 0, 0);
@@ -50,7 +57,8 @@ pub fn measure(bench: &Bench, data: &Data, pairs: u32, spare: bool) -> Result<Go
         system::pause(KILL_EVERY * 2, &bench.stop)?;
         let between = running.watch.heard().commits.len();
         for turn in 0..2 {
-            let ranks = running.ranks();
+            let (members, mut ranks) = (running.watch.heard().members(), running.ranks());
+            ranks.retain(|rank| members.contains(&name_of(rank)));
             let victim = ranks.get(turn % ranks.len().max(1));
             let victim = victim.ok_or_else(|| Error::Drill("no rank is running".into()))?;
             system::signal(victim.pid, Signal::KILL)?;
@@ -89,8 +97,8 @@ fn out_of_line(commits: &[Committed]) -> u64 {
 /// When the run does not come to its end.
 pub fn checkpoint_stall(bench: &Bench, data: &Data, every: u64, intervals: u64) -> Result<f64, Error> {
     let machines = Machines::together(&[COORDINATOR, WORKERS[0], WORKERS[1]]);
-    let job = job("checkpoints", every * (intervals + 1) + every / 2, every);
-    let running = Running::start(bench, &machines, data, &job, &WORKERS[..MEMBERS as usize])?;
+    let job = job("checkpoints", every * (intervals + 1) + every / 2, every, 0);
+    let running = Running::start(bench, &machines, data, &job, &WORKERS[..MEMBERS as usize], false)?;
     let all = running.watch.wait("the end of the run", PATIENCE * 10, |heard| {
         (heard.step() >= job.steps).then(|| heard.commits.clone())
     })?;

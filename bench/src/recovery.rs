@@ -22,8 +22,8 @@ pub(crate) const COORDINATOR: &str = "coordinator";
 pub(crate) const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// Members of the runs.
 pub(crate) const MEMBERS: u32 = 2;
-/// Lanes of a step, by the spec's defaults.
-const LANES: usize = 8;
+/// Lanes of a step, by the spec's defaults: as many as members.
+const LANES: usize = MEMBERS as usize;
 /// Steps between two faults.
 const STEPS_A_FAULT: u64 = 4;
 /// How long anything may take.
@@ -34,12 +34,13 @@ pub(crate) const MILLIONS: &str = "preset = \"nano\"\nhidden_size = 256\ninterme
                                    num_hidden_layers = 6\nnum_attention_heads = 8\nnum_key_value_heads = 8\n\
                                    max_position_embeddings = 64";
 
-pub(crate) fn job(name: &'static str, steps: u64, every: u64) -> Job {
+pub(crate) fn job(name: &'static str, steps: u64, every: u64, spares: u32) -> Job {
     Job {
         name,
         steps,
         every,
         max_workers: MEMBERS,
+        spares,
         lease_ms: 2000,
         model: MILLIONS,
         length: 32,
@@ -54,18 +55,22 @@ pub(crate) struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Starts a cluster with a slot on each of these machines and submits the job; returns once all members are in.
+    /// Starts a cluster with a slot on each of these machines and submits the job; returns once all members are in. Ranks
+    /// write down what they do if it is to be `traced`, which costs the coordinator a line each.
     pub(crate) fn start(
         bench: &'a Bench,
         machines: &'a Machines,
         data: &Data,
         job: &Job,
         workers: &[&str],
+        traced: bool,
     ) -> Result<Self, Error> {
         let folder = data.folder().join(job.name);
         let out = folder.join("out");
         let mut cluster = Cluster::new(bench, machines, &folder)?;
-        cluster.log_tasks();
+        if traced {
+            cluster.log_tasks();
+        }
         cluster.start_coordinator(COORDINATOR, &folder.join("state"), None)?;
         for worker in workers {
             cluster.start_daemon(worker, 1, None)?;
@@ -139,17 +144,21 @@ fn number(pid: Pid) -> i32 {
 /// What recoveries took, in milliseconds, one value a fault.
 #[derive(Clone, Debug, Default)]
 pub struct Recoveries {
-    /// From SIGKILL until every survivor held the new epoch.
+    /// From SIGKILL until every survivor was fenced by the new epoch.
     pub kill_to_epoch_ms: Vec<f64>,
+    /// From SIGKILL until every survivor was in the new epoch, connected, the lane at hand computed.
+    pub kill_to_entry_ms: Vec<f64>,
+    /// From SIGKILL until a spare began to compute a lane.
+    pub kill_to_spare_ms: Vec<f64>,
     /// From SIGKILL to the next commit of the new epoch, less the recomputation of lost lanes.
     pub kill_to_commit_ms: Vec<f64>,
     /// From the start of the replacement's process to the first commit in which it took part.
     pub exec_to_contribution_ms: Vec<f64>,
     /// From SIGKILL to the first commit of all members again.
     pub kill_to_full_ms: Vec<f64>,
-    /// From SIGSTOP until every survivor held the new epoch.
+    /// From SIGSTOP until every survivor was fenced by the new epoch.
     pub stop_to_epoch_ms: Vec<f64>,
-    /// From a cut of both ways until every survivor held the new epoch.
+    /// From a cut of both ways until every survivor was fenced by the new epoch.
     pub cut_to_epoch_ms: Vec<f64>,
 }
 
@@ -157,6 +166,8 @@ pub struct Recoveries {
 struct Inflicted {
     at: SystemTime,
     survivors: Vec<String>,
+    /// Who took part until then, the victim included.
+    members: Vec<String>,
 }
 
 /// What the faults of a run are.
@@ -194,7 +205,14 @@ pub fn measure(
     } else {
         &WORKERS[..MEMBERS as usize]
     };
-    let running = Running::start(bench, &machines, data, &job(name, steps(faults), 0), workers)?;
+    let running = Running::start(
+        bench,
+        &machines,
+        data,
+        &job(name, steps(faults), 0, faults.spare.into()),
+        workers,
+        true,
+    )?;
     let mut found = Recoveries::default();
     let (mut killed, mut stopped, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..faults.kills + faults.stops + faults.cuts {
@@ -220,8 +238,23 @@ pub fn measure(
     let text = fs::read_to_string(&log).map_err(Error::system(format!("read {}", log.display())))?;
     let traced = trace::read(&text);
     for inflicted in &killed {
-        let held = held(&traced, inflicted)?;
-        found.kill_to_epoch_ms.push(ms_between(inflicted.at, held));
+        let fenced = first_of_all(&traced, inflicted, |deed| matches!(deed, Deed::Fenced(_)))?;
+        found.kill_to_epoch_ms.push(ms_between(inflicted.at, fenced));
+        let held = first_of_all(&traced, inflicted, |deed| matches!(deed, Deed::Entered(_)))?;
+        found.kill_to_entry_ms.push(ms_between(inflicted.at, held));
+        if faults.spare {
+            let after = |traced: &&Traced| !inflicted.members.contains(&traced.who);
+            let begins = traced
+                .iter()
+                .filter(after)
+                .filter_map(|traced| match traced.deed {
+                    Deed::Computed(time) => Some(traced.at - time).filter(|began| *began > inflicted.at),
+                    Deed::Fenced(_) | Deed::Entered(_) => None,
+                });
+            found
+                .kill_to_spare_ms
+                .extend(begins.min().map(|began| ms_between(inflicted.at, began)));
+        }
         if let Some(commit) = commits.iter().find(|commit| commit.at > held) {
             let lost = LANES / MEMBERS as usize;
             let again = recomputed(&traced, inflicted, held, commit.at, lost);
@@ -235,7 +268,8 @@ pub fn measure(
         (&cut, &mut found.cut_to_epoch_ms),
     ] {
         for inflicted in of {
-            into.push(ms_between(inflicted.at, held(&traced, inflicted)?));
+            let fenced = first_of_all(&traced, inflicted, |deed| matches!(deed, Deed::Fenced(_)))?;
+            into.push(ms_between(inflicted.at, fenced));
         }
     }
     Ok(found)
@@ -246,9 +280,11 @@ pub(crate) fn steps(faults: Faults) -> u64 {
     (faults.kills + faults.stops + faults.cuts + 2) * STEPS_A_FAULT
 }
 
-/// The members, and one of them: the first and the last in turn.
+/// The members' processes, and one of them: the first and the last in turn.
 fn pick(running: &Running<'_>, turn: u64) -> Result<(RankProcess, Vec<RankProcess>), Error> {
-    let ranks = running.ranks();
+    let members = running.watch.heard().members();
+    let mut ranks = running.ranks();
+    ranks.retain(|rank| members.contains(&name_of(rank)));
     let victim = if turn.is_multiple_of(2) {
         ranks.first()
     } else {
@@ -260,16 +296,19 @@ fn pick(running: &Running<'_>, turn: u64) -> Result<(RankProcess, Vec<RankProces
     Ok((victim, ranks))
 }
 
+/// A rank's name in logs and notes.
+pub(crate) fn name_of(rank: &RankProcess) -> String {
+    format!("{}/{}", rank.node, rank.slot)
+}
+
 fn survivors(victim: &RankProcess, ranks: &[RankProcess]) -> Vec<String> {
     let others = ranks.iter().filter(|rank| rank.pid != victim.pid);
-    others
-        .map(|rank| format!("{}/{}", rank.node, rank.slot))
-        .collect()
+    others.map(name_of).collect()
 }
 
 fn kill(running: &Running<'_>, turn: u64, found: &mut Recoveries) -> Result<Inflicted, Error> {
     let (victim, ranks) = pick(running, turn)?;
-    let known = ranks.iter().map(|rank| number(rank.pid)).collect();
+    let known = running.ranks().iter().map(|rank| number(rank.pid)).collect();
     let at = SystemTime::now();
     system::signal(victim.pid, Signal::KILL)?;
     let newcomer = running.await_newcomer(&known)?;
@@ -277,8 +316,11 @@ fn kill(running: &Running<'_>, turn: u64, found: &mut Recoveries) -> Result<Infl
     let full = running.await_full(at)?;
     found.exec_to_contribution_ms.push(ms_between(executed, full.at));
     found.kill_to_full_ms.push(ms_between(at, full.at));
-    let survivors = survivors(&victim, &ranks);
-    Ok(Inflicted { at, survivors })
+    Ok(Inflicted {
+        at,
+        survivors: survivors(&victim, &ranks),
+        members: ranks.iter().map(name_of).collect(),
+    })
 }
 
 /// Stops a rank, or cuts its machine off, until the others have gone on without it.
@@ -312,17 +354,24 @@ fn silence(running: &Running<'_>, machines: Option<&Machines>) -> Result<Inflict
         None => system::signal(victim.pid, Signal::CONT)?,
     }
     running.await_full(SystemTime::now())?;
-    let survivors = survivors(&victim, &ranks);
-    Ok(Inflicted { at, survivors })
+    Ok(Inflicted {
+        at,
+        survivors: survivors(&victim, &ranks),
+        members: ranks.iter().map(name_of).collect(),
+    })
 }
 
-/// When the last of the survivors held the first epoch after the fault.
-fn held(traced: &[Traced], inflicted: &Inflicted) -> Result<SystemTime, Error> {
+/// When the last of the survivors first did, after the fault, what is looked for.
+fn first_of_all(
+    traced: &[Traced],
+    inflicted: &Inflicted,
+    wanted: impl Fn(&Deed) -> bool,
+) -> Result<SystemTime, Error> {
     let first = |who: &String| {
         let mut later = traced
             .iter()
             .filter(|traced| traced.who == *who && traced.at > inflicted.at);
-        later.find_map(|traced| matches!(traced.deed, Deed::Holds(_)).then_some(traced.at))
+        later.find_map(|traced| wanted(&traced.deed).then_some(traced.at))
     };
     let all: Option<Vec<SystemTime>> = inflicted.survivors.iter().map(first).collect();
     let last = all.and_then(|all| all.into_iter().max());

@@ -108,6 +108,7 @@ fn run(bench: &Bench, options: Options) -> Result<Soaked, Error> {
         steps: (options.faults + 1) * STEPS_A_FAULT,
         every: 100,
         max_workers: 4,
+        spares: 0,
         lease_ms: 1000,
         model: MINUTE,
         length: 32,

@@ -62,6 +62,7 @@ pub fn measure(bench: &Bench, workers: u32, steps: u64) -> Result<Streams, Error
         steps: steps + WARM_UP + 1,
         every: 0,
         max_workers: workers,
+        spares: 0,
         lease_ms: 10_000,
         model: MINUTE,
         length: 32,

@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// What a rank did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// It is in the epoch, and connected.
-    Holds(u64),
+    /// It has taken the epoch: nothing of an older one has any effect on it or from it.
+    Fenced(u64),
+    /// It is in the epoch, and connected; before that it finishes the lane that it is computing.
+    Entered(u64),
     /// It computed a lane, for so long.
     Computed(Duration),
 }
@@ -48,13 +50,17 @@ pub fn read(log: &str) -> Vec<Traced> {
             if let Some((_, since)) = place.map(|place| began.swap_remove(place)) {
                 deed(Deed::Computed(at.duration_since(since).unwrap_or_default()));
             }
-        } else if let Some((_, epoch)) = text.split_once("holds the epoch epoch=")
-            && let Ok(epoch) = epoch.trim().parse()
-        {
-            deed(Deed::Holds(epoch));
+        } else if let Some(epoch) = number_after(text, "is fenced by the epoch epoch=") {
+            deed(Deed::Fenced(epoch));
+        } else if let Some(epoch) = number_after(text, "holds the epoch epoch=") {
+            deed(Deed::Entered(epoch));
         }
     }
     traced
+}
+
+fn number_after(text: &str, words: &str) -> Option<u64> {
+    text.split_once(words)?.1.trim().parse().ok()
 }
 
 /// `2026-11-25T10:37:43.323878Z`.
@@ -117,6 +123,7 @@ a/0 2026-11-25T10:00:01.000000Z DEBUG w::executor: ends end=Done
 a/0 2026-11-25T10:00:01.100000Z DEBUG w::executor: begins task=Reduce { epoch: Epoch(1), step: Step(1) }
 a/0 2026-11-25T10:00:01.200000Z DEBUG w::executor: ends end=Done
 b/0 2026-11-25T10:00:01.500000Z DEBUG w::executor: ends end=Done
+b/0 2026-11-25T10:00:01.900000Z DEBUG w::session: is fenced by the epoch epoch=2
 b/0 2026-11-25T10:00:02.000000Z DEBUG w::executor: holds the epoch epoch=2
 b/0 thread panicked
 ";
@@ -128,7 +135,8 @@ b/0 thread panicked
         let expected = [
             ("a/0".to_owned(), Deed::Computed(second)),
             ("b/0".to_owned(), Deed::Computed(second)),
-            ("b/0".to_owned(), Deed::Holds(2)),
+            ("b/0".to_owned(), Deed::Fenced(2)),
+            ("b/0".to_owned(), Deed::Entered(2)),
         ];
         assert_eq!(deeds, expected);
     }

@@ -44,6 +44,17 @@ impl Heard {
         self.commits.last().map_or(0, |commit| commit.step)
     }
 
+    /// The members of the last membership that was announced, as `NODE/SLOT`.
+    #[must_use]
+    pub fn members(&self) -> Vec<String> {
+        let mut epochs = self.notes.iter().rev().filter(|note| note.kind == "epoch");
+        let names = epochs.next().and_then(|note| {
+            let (_, rest) = note.text.split_once(" workers (")?;
+            Some(rest.split_once(')')?.0.split(", ").map(str::to_owned).collect())
+        });
+        names.unwrap_or_default()
+    }
+
     /// Memberships that were announced so far.
     #[must_use]
     pub fn epochs(&self) -> usize {

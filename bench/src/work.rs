@@ -22,6 +22,8 @@ pub struct Job {
     pub every: u64,
     /// `elastic.max_workers`
     pub max_workers: u32,
+    /// `elastic.spares`
+    pub spares: u32,
     /// `elastic.lease_ms`
     pub lease_ms: u64,
     /// `[model]` by its lines, over the dataset's vocabulary.
@@ -43,6 +45,7 @@ impl Job {
             steps,
             every,
             max_workers,
+            spares,
             lease_ms,
             model,
             length,
@@ -53,7 +56,7 @@ impl Job {
              [train]\nsteps = {steps}\nseed = 7\n\
              [batch]\nmicrobatches = 8\nsequences = 2\nsequence_length = {length}\n[optim]\nlearning_rate = 1e-2\n\
              [checkpoint]\nevery = {every}\nkeep = 3\n\
-             [elastic]\nmin_workers = 1\nmax_workers = {max_workers}\nlease_ms = {lease_ms}\n"
+             [elastic]\nmin_workers = 1\nmax_workers = {max_workers}\nspares = {spares}\nlease_ms = {lease_ms}\n"
         )
     }
 }

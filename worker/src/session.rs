@@ -246,7 +246,10 @@ impl Session {
     async fn give(&mut self, event: Event) -> Result<(), Error> {
         for command in self.machine.step(event) {
             match command {
-                Command::Raise(epoch) => self.plane.raise(epoch),
+                Command::Raise(epoch) => {
+                    self.plane.raise(epoch);
+                    tracing::debug!(%epoch, "is fenced by the epoch");
+                }
                 Command::Run(task) => self.ask(Work::Task(task))?,
                 Command::Ready => {
                     if self.machine.held().is_none() {

@@ -170,12 +170,14 @@ pub(crate) async fn faults(args: FaultsArgs, format: Format) -> anyhow::Result<(
 fn figure_line(figure: &Figure) -> [String; 6] {
     let unit = figure.unit;
     let bound = match figure.bound {
-        Bound::AtMost(most) => format!("≤ {most} {unit}"),
-        Bound::AtLeast(least) => format!("≥ {least} {unit}"),
+        Some(Bound::AtMost(most)) => format!("≤ {most} {unit}"),
+        Some(Bound::AtLeast(least)) => format!("≥ {least} {unit}"),
+        None => "-".to_owned(),
     };
     let verdict = match figure.holds() {
         Some(true) => "holds",
         Some(false) => "MISSED",
+        None if figure.value.is_some() => "",
         None => "not measured",
     };
     [

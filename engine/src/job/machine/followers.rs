@@ -73,8 +73,13 @@ impl Job {
 
     /// Whether a worker that is no member could be one at a boundary without anybody waiting for it.
     pub(super) fn is_near(&self, worker: &WorkerId) -> bool {
+        self.is_behind(worker, LAG)
+    }
+
+    /// Whether a follower was seen so many steps behind the state that members have, or fewer.
+    pub(super) fn is_behind(&self, worker: &WorkerId, steps: u64) -> bool {
         let at = self.peers.get(worker).and_then(|peer| peer.at);
-        at.is_some_and(|at| at.0 + LAG >= self.state.0)
+        at.is_some_and(|at| at.0 + steps >= self.state.0)
     }
 
     /// Workers that can become members at the boundary after the step in flight, in order.

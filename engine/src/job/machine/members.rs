@@ -181,7 +181,8 @@ impl Job {
         // Whoever is far behind is waited for, and whoever drains is kept, only if it must be.
         let least = self.rules.min_workers as usize;
         for worker in others {
-            let ready = self.holds(worker) || (boundary && self.is_near(worker));
+            // One step behind, it has the state before it could compute the first of the lost lanes.
+            let ready = self.holds(worker) || self.is_behind(worker, 1) || (boundary && self.is_near(worker));
             if begins || (ready && !drains(worker)) || chosen.len() < least {
                 chosen.push(worker);
             }
