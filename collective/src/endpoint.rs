@@ -27,9 +27,12 @@ pub struct Options {
     pub identity: String,
     /// The job's secret: connections that do not know it are refused.
     pub token: String,
-    /// How long an operation, or a feed, waits without hearing from anybody. Losses are noticed by broken
-    /// connections, so this is only for members that hang.
+    /// How long an operation waits without hearing from anybody, and a feed for its follower to read. Losses are
+    /// noticed by broken connections, so this is only for members that hang.
     pub timeout: Duration,
+    /// How long a follower waits without hearing from its donor, which says four times as often that it is alive. Both
+    /// ends must have the same.
+    pub feed_timeout: Duration,
     /// Bytes of frames that may wait from one sender before it is held back.
     pub mailbox_bytes: usize,
     /// Bytes of gradients that may wait for one follower before it is let go.
@@ -44,7 +47,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: no token, 120 s, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
+    /// The defaults: no token, 120 s, 10 s for a feed, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
     #[must_use]
     pub fn new(listen: SocketAddr, job: u64, identity: impl Into<String>) -> Self {
         Self {
@@ -53,6 +56,7 @@ impl Options {
             identity: identity.into(),
             token: String::new(),
             timeout: Duration::from_secs(120),
+            feed_timeout: Duration::from_secs(10),
             mailbox_bytes: 256 << 20,
             feed_bytes: 1 << 30,
             on_peer_lost: Box::new(|_| {}),
@@ -68,6 +72,7 @@ impl fmt::Debug for Options {
             job,
             identity,
             timeout,
+            feed_timeout,
             mailbox_bytes,
             feed_bytes,
             ..
@@ -77,6 +82,7 @@ impl fmt::Debug for Options {
             .field("job", job)
             .field("identity", identity)
             .field("timeout", timeout)
+            .field("feed_timeout", feed_timeout)
             .field("mailbox_bytes", mailbox_bytes)
             .field("feed_bytes", feed_bytes)
             .finish_non_exhaustive()
@@ -120,7 +126,7 @@ impl Endpoint {
     /// Listens and accepts connections from now on. There is no group yet.
     ///
     /// # Errors
-    /// When an identity or token is too long (1 KiB), or the time-out is zero, or the system refuses the address or a thread.
+    /// When an identity or token is too long (1 KiB), or a time-out is zero, or the system refuses the address or a thread.
     pub fn bind(options: Options) -> Result<Self, CollectiveError> {
         let Options {
             listen,
@@ -128,6 +134,7 @@ impl Endpoint {
             identity,
             token,
             timeout,
+            feed_timeout,
             mailbox_bytes,
             feed_bytes,
             on_peer_lost,
@@ -139,10 +146,11 @@ impl Endpoint {
                 return Err(CollectiveError::Argument { argument, problem });
             }
         }
-        if timeout.is_zero() {
-            let problem = "no time at all: give it seconds, or more".to_owned();
-            let argument = "timeout";
-            return Err(CollectiveError::Argument { argument, problem });
+        for (argument, time) in [("timeout", timeout), ("feed_timeout", feed_timeout)] {
+            if time.is_zero() {
+                let problem = "no time at all: give it seconds, or more".to_owned();
+                return Err(CollectiveError::Argument { argument, problem });
+            }
         }
         let failed = |error| system(format!("listen on {listen}"), &error);
         let listener = TcpListener::bind(listen).map_err(failed)?;
@@ -152,6 +160,7 @@ impl Endpoint {
             identity,
             token,
             timeout,
+            feed_timeout,
             mailbox_bytes,
             feed_bytes,
             pool: Pool::new(POOL_BYTES),

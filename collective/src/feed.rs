@@ -300,10 +300,13 @@ pub(crate) fn serve(shared: &Shared, stream: &Arc<TcpStream>, follow: Follow, pr
         let spawned = thread::Builder::new()
             .name("collective-feed".to_owned())
             .spawn_scoped(scope, writer);
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "start a thread for a follower");
-            return;
-        }
+        let writer = match spawned {
+            Ok(writer) => writer,
+            Err(error) => {
+                tracing::warn!(%error, "start a thread for a follower");
+                return;
+            }
+        };
         let request = FollowRequest {
             follower,
             held,
@@ -317,12 +320,14 @@ pub(crate) fn serve(shared: &Shared, stream: &Arc<TcpStream>, follow: Follow, pr
         let reason = wire::watch(stream);
         tracing::debug!(identity, %reason, "a follower's connection has ended");
         pipe.close();
+        // The scope waits for its work, not for its end. If it panicked, that was shown where it happened.
+        let _ = writer.join();
     });
 }
 
 /// Writes what is queued until the feed ends.
 fn write_all(shared: &Shared, pipe: &Pipe) -> Result<(), LossReason> {
-    let patience = shared.timeout / IDLE_FRAMES_A_TIMEOUT;
+    let patience = shared.feed_timeout / IDLE_FRAMES_A_TIMEOUT;
     pipe.stream
         .set_write_timeout(Some(shared.timeout))
         .map_err(|error| LossReason::Io(error.kind()))?;

@@ -105,7 +105,7 @@ impl Following {
     /// [`CollectiveError::Superseded`] as soon as an epoch above `epoch` is [raised](crate::Handle::raise) or
     /// entered. That loses nothing: call again, with the newer epoch. [`CollectiveError::DonorLost`] once what
     /// came before is told: the donor has closed the connection, gave no sign of life for
-    /// [`timeout`](crate::Options::timeout), sent what fails its checks, or refused. Follow anew then.
+    /// [`feed_timeout`](crate::Options::feed_timeout), sent what fails its checks, or refused. Follow anew then.
     pub fn next(&mut self, epoch: Epoch) -> Result<Advance, CollectiveError> {
         let mut state = self.shared.lock();
         loop {
@@ -168,7 +168,7 @@ fn run(shared: &Shared, id: u64, options: FollowOptions) {
     let reason = match connect(shared, id, &options).and_then(|stream| read(shared, id, &stream, options)) {
         Ok(()) => return,
         Err(LossReason::Io(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) => LossReason::Silent {
-            after: shared.timeout,
+            after: shared.feed_timeout,
         },
         Err(reason) => reason,
     };
@@ -201,7 +201,7 @@ fn connect(shared: &Shared, id: u64, options: &FollowOptions) -> Result<Arc<TcpS
         epoch
     };
     stream
-        .set_read_timeout(Some(shared.timeout))
+        .set_read_timeout(Some(shared.feed_timeout))
         .map_err(|error| LossReason::Io(error.kind()))?;
     let follow = Follow {
         identity: shared.identity.clone(),

@@ -83,7 +83,8 @@
 //! | idle buffers | 256 MiB of payloads, 2 gradients a feed | given back to the system |
 //! | connecting | attempts of 1 s, for 10 s | the member or donor is lost |
 //! | connecting anew to a member without an epoch | once a link | the member is lost |
-//! | an operation, a feed or a write to a follower in silence | [`timeout`](Options::timeout) | an error; a feed says that it is alive four times as often |
+//! | an operation, or a write to a follower, in silence | [`timeout`](Options::timeout) | an error; the follower is let go |
+//! | a feed in silence | [`feed_timeout`](Options::feed_timeout); it says that it is alive four times as often | the follower asks somebody else |
 //! | accepting again when the system is out of something | every 100 ms | |
 //! | closing | 1 s, for each thing that may hang | |
 

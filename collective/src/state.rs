@@ -281,6 +281,8 @@ pub(crate) struct Shared {
     pub(crate) token: String,
     /// How long an operation waits in silence.
     pub(crate) timeout: Duration,
+    /// How long a follower waits in silence.
+    pub(crate) feed_timeout: Duration,
     /// Bytes that may wait from one sender.
     pub(crate) mailbox_bytes: usize,
     /// Bytes that may wait for one follower.

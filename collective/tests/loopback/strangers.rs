@@ -156,6 +156,13 @@ fn what_is_too_long_for_a_greeting_is_an_error() {
                 ..options("real")
             },
         ),
+        (
+            "feed_timeout",
+            Options {
+                feed_timeout: Duration::ZERO,
+                ..options("real")
+            },
+        ),
     ] {
         assert_eq!(bad(Endpoint::bind(options).unwrap_err()), argument);
     }

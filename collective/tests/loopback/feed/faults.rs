@@ -33,9 +33,9 @@ fn a_donor_that_dies_is_noticed_at_once_and_what_it_had_told_is_kept() {
 
 #[test]
 fn an_idle_donor_gives_signs_of_life_and_a_hanging_one_is_found_out() {
-    let timeout = Duration::from_millis(200);
+    let feed_timeout = Duration::from_millis(200);
     let quick = |name: &str| Options {
-        timeout,
+        feed_timeout,
         ..options(name)
     };
     let (donor, newcomer) = (Donor::with(quick("donor")), Member::with(quick("newcomer")));
@@ -54,7 +54,7 @@ fn an_idle_donor_gives_signs_of_life_and_a_hanging_one_is_found_out() {
     let (_listener, _stream, mut following) = puppet_donor(&newcomer);
     assert_eq!(
         loss(following.next(Epoch(0))),
-        LossReason::Silent { after: timeout }
+        LossReason::Silent { after: feed_timeout }
     );
 }
 
