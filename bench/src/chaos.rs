@@ -339,6 +339,7 @@ impl Armed {
             step: (!any_step).then_some(AT_STEP),
             who: None,
             after: waits.then_some(Point::DuringDonation),
+            times: 1,
         };
         Self { plan, machines }
     }

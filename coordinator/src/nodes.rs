@@ -193,7 +193,11 @@ impl Nodes {
     pub(crate) fn is_known(&self, node: &NodeId) -> bool {
         self.daemons.contains_key(node)
             || self.drained.contains(node)
-            || self.occupied.keys().any(|slot| slot.node == *node)
+            || self
+                .occupied
+                .keys()
+                .chain(&self.quarantined)
+                .any(|slot| slot.node == *node)
     }
 
     pub(crate) fn is_drained(&self, node: &NodeId) -> bool {
@@ -205,22 +209,30 @@ impl Nodes {
             self.drained.insert(node.clone());
         } else {
             self.drained.remove(node);
+            self.quarantined.retain(|slot| slot.node != *node);
         }
     }
 
-    /// The nodes as people see them: those connected, and those drained.
+    /// The nodes as people see them: those connected, and those with something to remember.
     pub(crate) fn list(&self, now: Instant) -> Vec<wire::Node> {
         let mut names: BTreeSet<&NodeId> = self.daemons.keys().chain(&self.drained).collect();
-        names.extend(self.occupied.keys().map(|slot| &slot.node));
+        names.extend(
+            self.occupied
+                .keys()
+                .chain(&self.quarantined)
+                .map(|slot| &slot.node),
+        );
         names.into_iter().map(|node| self.describe(now, node)).collect()
     }
 
     /// One node as people see it.
     pub(crate) fn describe(&self, now: Instant, node: &NodeId) -> wire::Node {
         let used = self.occupied.keys().filter(|slot| slot.node == *node).count() as u32;
+        let quarantined = self.quarantined.iter().filter(|slot| slot.node == *node).count() as u32;
         let shown = wire::Node {
             name: node.to_string(),
             used,
+            quarantined,
             drained: self.drained.contains(node),
             ..wire::Node::default()
         };
@@ -377,5 +389,20 @@ mod tests {
         assert!(!nodes.list(at(30))[0].connected);
         nodes.set_drained(&node(), false);
         assert!(nodes.list(at(30)).is_empty());
+    }
+
+    #[test]
+    fn a_slot_in_quarantine_is_counted_and_not_free_until_its_node_is_let_in_again() {
+        let mut nodes = Nodes::default();
+        let (first, _down) = daemon(2, 7);
+        nodes
+            .connect(at(0), &node(), first, Vec::new(), |_| true)
+            .unwrap();
+        nodes.quarantine(&worker(1));
+        assert_eq!(slots(nodes.free()), [0]);
+        assert_eq!(nodes.list(at(0))[0].quarantined, 1);
+        nodes.set_drained(&node(), false);
+        assert_eq!(slots(nodes.free()), [0, 1]);
+        assert_eq!(nodes.list(at(0))[0].quarantined, 0);
     }
 }

@@ -43,6 +43,8 @@ pub enum Plant {
     NoMaximum,
     /// It goes on below the minimum.
     NoMinimum,
+    /// Steps stay to which wrong weights may have contributed.
+    KeepTainted,
 }
 
 #[cfg(feature = "plants")]

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -20,6 +20,7 @@ const LOOK: Duration = Duration::from_millis(2);
 static IS_ARMED: AtomicBool = AtomicBool::new(false);
 static FAULT: OnceLock<Fault> = OnceLock::new();
 static SPOILS: AtomicBool = AtomicBool::new(false);
+static MISCOMPUTES: AtomicBool = AtomicBool::new(false);
 
 /// Why no fault could be armed.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,14 @@ struct Fault {
     plan: Plan,
     me: String,
     may_begin: AtomicBool,
-    is_over: AtomicBool,
+    happened: Mutex<Happened>,
+}
+
+/// How often it happened here, and in which step the last time.
+#[derive(Debug, Default)]
+struct Happened {
+    times: u64,
+    step: Option<u64>,
 }
 
 /// Arms the fault that the environment names for this process, `me`: `NODE/SLOT`, or `coordinator`. To be called
@@ -53,7 +61,7 @@ pub fn arm(me: &str) -> Result<(), Unarmed> {
     if plan.who.as_deref().is_none_or(|who| who == me) {
         let fault = Fault {
             may_begin: AtomicBool::new(plan.after.is_none()),
-            is_over: AtomicBool::new(false),
+            happened: Mutex::default(),
             me: me.to_owned(),
             plan,
         };
@@ -79,6 +87,19 @@ pub fn spoils_frame() -> bool {
     IS_ARMED.load(Ordering::Relaxed) && SPOILS.swap(false, Ordering::Relaxed)
 }
 
+/// Whether a bit of what was just computed is to be [flipped](flip); true once.
+#[inline]
+pub fn miscomputes() -> bool {
+    IS_ARMED.load(Ordering::Relaxed) && MISCOMPUTES.swap(false, Ordering::Relaxed)
+}
+
+/// Flips a high bit of the first value's fraction: it stays finite.
+pub fn flip(values: &mut [f32]) {
+    if let Some(value) = values.first_mut() {
+        *value = f32::from_bits(value.to_bits() ^ (1 << 21));
+    }
+}
+
 impl Fault {
     /// Whether the fault is here, now, and nobody else's.
     fn begins(&self, point: Point, step: u64) -> bool {
@@ -88,8 +109,25 @@ impl Fault {
         point == self.plan.point
             && self.plan.step.is_none_or(|wanted| wanted == step)
             && self.may_begin.load(Ordering::Relaxed)
-            && !self.is_over.swap(true, Ordering::Relaxed)
-            && self.take_marker(step)
+            && self.is_due(step)
+    }
+
+    fn is_due(&self, step: u64) -> bool {
+        let mut happened = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        if happened.times >= self.plan.times || happened.step == Some(step) {
+            return false;
+        }
+        let is_mine = happened.times > 0 || self.take_marker(step);
+        let times = if is_mine {
+            happened.times + 1
+        } else {
+            self.plan.times
+        };
+        *happened = Happened {
+            times,
+            step: Some(step),
+        };
+        is_mine
     }
 
     /// Creates the marker, which says who has the fault.
@@ -112,6 +150,7 @@ impl Fault {
             Action::Stop => drop(kill_process(getpid(), Signal::STOP)),
             Action::Exit => std::process::exit(1),
             Action::Corrupt => SPOILS.store(true, Ordering::Relaxed),
+            Action::Miscompute => MISCOMPUTES.store(true, Ordering::Relaxed),
             Action::Hold => hold(&self.plan.once),
         }
     }

@@ -11,7 +11,7 @@
 mod armed;
 pub mod plan;
 
-pub use armed::{Unarmed, arm, reach, spoils_frame};
+pub use armed::{Unarmed, arm, flip, miscomputes, reach, spoils_frame};
 pub use plan::{Action, Malformed, Plan, Point};
 
 /// The environment variable that arms a fault.

@@ -11,10 +11,14 @@ pub enum Point {
     BeforeSend,
     /// A worker's partials are sent, the reduction is under way.
     DuringReduce,
+    /// A worker has reduced the gradient and not digested it yet.
+    Reduced,
     /// A worker holds the reduced gradient and is about to report its digest.
     BeforeVerdict,
     /// A worker knows that the step is committed and is about to apply it.
     AfterCommit,
+    /// A worker has applied the step.
+    Applied,
     /// A worker has written a checkpoint and is about to rename it into place.
     BeforeRename,
     /// A newcomer is about to receive the state.
@@ -29,11 +33,13 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::BeforeSend,
         Self::DuringReduce,
+        Self::Reduced,
         Self::BeforeVerdict,
         Self::AfterCommit,
+        Self::Applied,
         Self::BeforeRename,
         Self::DuringJoin,
         Self::DuringDonation,
@@ -47,8 +53,10 @@ impl Point {
         match self {
             Self::BeforeSend => "before-send",
             Self::DuringReduce => "during-reduce",
+            Self::Reduced => "reduced",
             Self::BeforeVerdict => "before-verdict",
             Self::AfterCommit => "after-commit",
+            Self::Applied => "applied",
             Self::BeforeRename => "before-rename",
             Self::DuringJoin => "during-join",
             Self::DuringDonation => "during-donation",
@@ -69,13 +77,22 @@ pub enum Action {
     Hold,
     /// The next frame of the data plane is sent with a flipped bit behind its checksum's back.
     Corrupt,
+    /// A bit flips, and nobody notices: at `reduced` of the worker's copy of the gradient, at `applied` of its weights.
+    Miscompute,
     /// The process ends with status 1.
     Exit,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Kill, Self::Stop, Self::Hold, Self::Corrupt, Self::Exit];
+    pub const ALL: [Self; 6] = [
+        Self::Kill,
+        Self::Stop,
+        Self::Hold,
+        Self::Corrupt,
+        Self::Miscompute,
+        Self::Exit,
+    ];
 
     /// As it is written in the variable.
     #[must_use]
@@ -85,12 +102,13 @@ impl Action {
             Self::Stop => "stop",
             Self::Hold => "hold",
             Self::Corrupt => "corrupt",
+            Self::Miscompute => "miscompute",
             Self::Exit => "exit",
         }
     }
 }
 
-/// A fault: `point=…;do=…;once=MARKER` and, to narrow it down, `step=…`, `who=…` and `after=POINT`.
+/// A fault: `point=…;do=…;once=MARKER` and, to narrow it down, `step=…`, `who=…`, `after=POINT` and `times=…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Where.
@@ -106,6 +124,8 @@ pub struct Plan {
     pub who: Option<String>,
     /// Only once this process has passed that point.
     pub after: Option<Point>,
+    /// So often in the process that has it, each time in another step.
+    pub times: u64,
 }
 
 /// A value that is no plan.
@@ -122,7 +142,7 @@ impl FromStr for Plan {
     type Err = Malformed;
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let (mut point, mut action, mut once) = (None, None, None);
-        let (mut step, mut who, mut after) = (None, None, None);
+        let (mut step, mut who, mut after, mut times) = (None, None, None, None);
         for part in text.split(';') {
             let malformed = |problem: String| Malformed {
                 part: part.to_owned(),
@@ -143,16 +163,17 @@ impl FromStr for Plan {
                     .is_some(),
                 "once" if value.starts_with('/') => once.replace(PathBuf::from(value)).is_some(),
                 "once" => return Err(malformed("must be an absolute path".to_owned())),
-                "step" => {
+                "step" | "times" => {
                     let number = value
                         .parse()
-                        .map_err(|_| malformed("must be a step, a whole number".to_owned()))?;
-                    step.replace(number).is_some()
+                        .map_err(|_| malformed("must be a whole number".to_owned()))?;
+                    let field = if key == "step" { &mut step } else { &mut times };
+                    field.replace(number).is_some()
                 }
                 "who" => who.replace(value.to_owned()).is_some(),
                 _ => {
                     return Err(malformed(
-                        "the keys are point, do, once, step, who and after".to_owned(),
+                        "the keys are point, do, once, step, who, after and times".to_owned(),
                     ));
                 }
             };
@@ -171,6 +192,7 @@ impl FromStr for Plan {
             step,
             who,
             after,
+            times: times.unwrap_or(1),
         })
     }
 }
@@ -194,9 +216,12 @@ impl fmt::Display for Plan {
         if let Some(who) = &self.who {
             write!(f, ";who={who}")?;
         }
-        match self.after {
-            Some(after) => write!(f, ";after={}", after.name()),
-            None => Ok(()),
+        if let Some(after) = self.after {
+            write!(f, ";after={}", after.name())?;
+        }
+        match self.times {
+            1 => Ok(()),
+            times => write!(f, ";times={times}"),
         }
     }
 }
@@ -209,9 +234,9 @@ mod tests {
     fn every_plan_survives_the_variable() {
         for point in Point::ALL {
             for action in Action::ALL {
-                for (step, who, after) in [
-                    (None, None, None),
-                    (Some(7), Some("beta/0".to_owned()), Some(Point::DuringDonation)),
+                for (step, who, after, times) in [
+                    (None, None, None, 1),
+                    (Some(7), Some("beta/0".to_owned()), Some(Point::DuringDonation), 2),
                 ] {
                     let once = "/tmp/marker".into();
                     let plan = Plan {
@@ -221,6 +246,7 @@ mod tests {
                         step,
                         who,
                         after,
+                        times,
                     };
                     assert_eq!(plan.to_string().parse(), Ok(plan));
                 }

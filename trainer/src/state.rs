@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use lockstep_engine::ids::Step;
+use rayon::prelude::*;
 
 /// Everything that the next step depends on besides the data: flat, `f32`, in the layout's order.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,12 @@ impl State {
         }
     }
 
+    /// BLAKE3 in hexadecimal over weights and moments, as little-endian bytes.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        digest_of(&[&self.weights, &self.first, &self.second])
+    }
+
     /// BLAKE3 in hexadecimal over the weights' little-endian bytes.
     #[must_use]
     pub fn weights_digest(&self) -> String {
@@ -37,10 +44,26 @@ impl State {
     }
 }
 
-/// BLAKE3 in hexadecimal over the values' little-endian bytes.
+/// BLAKE3 in hexadecimal over the values' little-endian bytes, by all threads.
 #[must_use]
 pub fn digest(values: &[f32]) -> String {
-    blake3::hash(&little_endian(values)).to_hex().to_string()
+    digest_of(&[values])
+}
+
+fn digest_of(parts: &[&[f32]]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update_rayon(&little_endian(part));
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Whether no value is an infinity or not a number, by all threads.
+#[must_use]
+pub fn are_finite(values: &[f32]) -> bool {
+    // Without a way out in the middle the compiler makes vectors of it.
+    let is_finite = |block: &[f32]| !block.iter().fold(false, |bad, value| bad | !value.is_finite());
+    values.par_chunks(1 << 14).all(is_finite)
 }
 
 /// The values as little-endian bytes, without a copy where the machine is little-endian.
@@ -68,5 +91,31 @@ mod tests {
         assert_eq!(digest(&[1.0, -2.0]), blake3::hash(&bytes).to_hex().to_string());
         assert_eq!(from_little_endian(&bytes).collect::<Vec<_>>(), [1.0, -2.0]);
         assert_ne!(digest(&[0.0]), digest(&[-0.0]));
+    }
+
+    #[test]
+    fn the_whole_state_s_digest_depends_on_each_of_its_parts() {
+        let state = State::initial(vec![1.0, -2.0]);
+        let mut others = [state.clone(), state.clone(), state.clone()];
+        others[0].weights[1] = 2.0;
+        others[1].first[0] = 1.0;
+        others[2].second[1] = 1.0;
+        let mut digests: Vec<_> = others.iter().chain([&state]).map(State::digest).collect();
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), 4);
+    }
+
+    #[test]
+    fn one_value_that_is_not_finite_is_found_wherever_it_is() {
+        let mut values = vec![f32::MAX; 40_000];
+        assert!(are_finite(&values) && are_finite(&[]));
+        for place in [0, 7, 16_383, 16_384, 39_999] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let good = std::mem::replace(&mut values[place], bad);
+                assert!(!are_finite(&values), "{bad} at {place}");
+                values[place] = good;
+            }
+        }
     }
 }

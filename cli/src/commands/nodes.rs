@@ -24,7 +24,7 @@ pub(crate) struct DrainArgs {
     node: String,
 }
 
-/// Let a machine have ranks again that was drained.
+/// Let a machine have ranks again that was drained, or whose slots are in quarantine.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UndrainArgs {
     #[command(flatten)]
@@ -44,6 +44,8 @@ struct Shown {
     slots: u32,
     used: u32,
     drained: bool,
+    /// Slots that are not used any more, as their ranks gave wrong results.
+    quarantined: u32,
     /// Since its daemon was heard of.
     silent_ms: Option<u64>,
 }
@@ -59,6 +61,7 @@ impl From<wire::Node> for Shown {
             slots: node.slots,
             used: node.used,
             drained: node.drained,
+            quarantined: node.quarantined,
             silent_ms: node.connected.then_some(node.silent_ms),
         }
     }
@@ -78,12 +81,21 @@ pub(crate) async fn list(args: NodesArgs, format: Format) -> anyhow::Result<()> 
                 interface.unwrap_or_else(dash),
                 format!("{}/{}", node.used, node.slots),
                 if node.drained { "yes" } else { "no" }.to_owned(),
+                node.quarantined.to_string(),
                 node.silent_ms
                     .map_or("away".to_owned(), |silent| format!("{silent} ms ago")),
             ]
         });
         table(
-            ["node", "address", "data interface", "used", "drained", "heard"],
+            [
+                "node",
+                "address",
+                "data interface",
+                "used",
+                "drained",
+                "quarantined",
+                "heard",
+            ],
             rows,
         )
     })

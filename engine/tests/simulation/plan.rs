@@ -152,7 +152,7 @@ impl Plan {
             slots,
             starts,
             bad,
-            compare_every: if calm { 1 } else { dice.below(4) },
+            compare_every: if calm { 1 + dice.below(4) } else { dice.below(4) },
             faults,
             rules,
         }

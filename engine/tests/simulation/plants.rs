@@ -11,7 +11,7 @@ use crate::shrink;
 const SEEDS: u64 = 3000;
 
 /// Bugs of the machines.
-const MACHINES: [Plant; 20] = [
+const MACHINES: [Plant; 21] = [
     Plant::ReportOfAnyEpoch,
     Plant::ApplyBeforeCommit,
     Plant::KeepWhatIsLost,
@@ -32,6 +32,7 @@ const MACHINES: [Plant; 20] = [
     Plant::EndWithoutCheckpoint,
     Plant::NoMaximum,
     Plant::NoMinimum,
+    Plant::KeepTainted,
 ];
 
 /// Bugs of the runtimes around them.

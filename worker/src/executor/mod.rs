@@ -167,8 +167,8 @@ pub(crate) struct Executor {
     /// Whether there is a state that counts; and whether it is about to be forgotten, as is told to other threads.
     holds: bool,
     void: Arc<AtomicBool>,
-    /// The step of the last snapshot: whether its state was right shows in the next step.
-    copied: Option<Step>,
+    /// Whether a snapshot was taken of this state: if it is right shows in the next step that is reduced.
+    copied: bool,
     /// Whom it keeps up with.
     following: Option<Following>,
     followers: Followers,
@@ -218,6 +218,8 @@ impl Executor {
             on_peer_lost,
             on_follow: Box::new(move |request| drop(work.send(Work::Feed(request)))),
             timeout: spec.elastic.silence(),
+            // A donor that hangs is given up after a lease; this is for a link between the two that is cut alone.
+            feed_timeout: spec.elastic.lease() * 2,
             ..Options::new(SocketAddr::new(interface, 0), job_tag(&spec), identity(&worker))
         };
         let endpoint = Endpoint::bind(options).map_err(|error| error.to_string())?;
@@ -246,7 +248,7 @@ impl Executor {
             last: None,
             holds: false,
             void: Arc::default(),
-            copied: None,
+            copied: false,
             following: None,
             followers: Followers::default(),
             queue,

@@ -54,7 +54,7 @@ impl Executor {
         self.holds = false;
         self.void.store(false, Ordering::Release);
         self.last = None;
-        self.copied = None;
+        self.copied = false;
         self.following = None;
         self.followers.leave();
         self.forget_partials();

@@ -12,6 +12,7 @@ use lockstep_engine::membership::Source;
 use lockstep_engine::rank::{Reduced, Snapshot, TaskEnd};
 use lockstep_faults::Point;
 use lockstep_trainer::Batch;
+use lockstep_trainer::state::{are_finite, digest};
 
 use super::{Ending, Executor, Failure, Gain, Outcome, Work};
 use crate::validation;
@@ -67,16 +68,17 @@ impl Executor {
                 &mut self.reduced,
             )?;
         }
-        let digest = blake3::hash(bytemuck::cast_slice(&self.reduced))
-            .to_hex()
-            .to_string();
+        lockstep_faults::reach(Point::Reduced, step.0);
+        if lockstep_faults::miscomputes() {
+            lockstep_faults::flip(&mut self.reduced);
+        }
         let every = self.spec.guard.compare_weights_every;
-        let compares = every > 0 && step.0.is_multiple_of(every) || self.copied.map(Step::next) == Some(step);
+        let compares = every > 0 && step.0.is_multiple_of(every) || self.copied;
         let result = Reduced {
-            digest,
+            digest: digest(&self.reduced),
             loss: self.loss(),
-            finite: self.reduced.iter().all(|value| value.is_finite()),
-            weights: compares.then(|| self.trainer.weights_digest()),
+            finite: are_finite(&self.reduced),
+            weights: compares.then(|| self.trainer.state().digest()),
         };
         Ok(Ending {
             end: TaskEnd::Reduced(result),
@@ -160,7 +162,14 @@ impl Executor {
                 );
             }
         }
+        lockstep_faults::reach(Point::Applied, step.0);
+        if lockstep_faults::miscomputes() {
+            let mut state = self.trainer.state().clone();
+            lockstep_faults::flip(&mut state.weights);
+            self.trainer.restore(state)?;
+        }
         self.last = Some((step, skip));
+        self.copied = false;
         self.forget_partials();
         Ok(TaskEnd::Done.into())
     }
@@ -181,7 +190,7 @@ impl Executor {
             None
         };
         self.checkpoints.write(self.trainer.state(), snapshot, score)?;
-        self.copied = Some(snapshot.step);
+        self.copied = true;
         Ok(TaskEnd::Done.into())
     }
 

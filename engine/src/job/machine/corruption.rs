@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Job, note};
 use crate::ids::{NodeId, Step, WorkerId};
-use crate::job::{Command, NoteKind, Outcome, Report};
+use crate::job::{Command, NoteKind, Outcome, Phase, Report};
+use crate::plants::{Plant, planted};
 use crate::time::Instant;
 
 /// Caught so often, a worker's slot is not used any more.
@@ -19,11 +20,23 @@ pub(super) struct Corruption {
     claims: BTreeMap<WorkerId, String>,
     /// What each said of the weights before this step, until the step is reached again from a checkpoint.
     weights: Option<(Step, BTreeMap<WorkerId, String>)>,
+    /// The last step before which all had the same weights, and who they were.
+    agreed: Option<(Step, Vec<WorkerId>)>,
     /// By slot: how often its results were wrong.
     strikes: BTreeMap<(NodeId, u32), u32>,
 }
 
 impl Corruption {
+    /// The state does not count any more that was agreed on.
+    pub(super) fn forget(&mut self) {
+        self.agreed = None;
+    }
+
+    /// All `members` have just taken the same state up, each by itself.
+    pub(super) fn begun(&mut self, base: Step, members: &[WorkerId]) {
+        self.agreed = Some((base.next(), members.to_vec()));
+    }
+
     /// Whether the step in flight has to be computed from nothing.
     pub(super) fn recompute(&self) -> bool {
         self.disputes > 0
@@ -34,46 +47,72 @@ impl Job {
     /// Compares the members' words on the step in flight. Unless all agree, it is dealt with here.
     pub(super) fn agree(&mut self, now: Instant, out: &mut Vec<Command>) -> bool {
         // With wrong weights, gradients say nothing.
-        let weights = camps(&self.reports, |report| report.result.weights.as_ref());
-        if weights.len() > 1 {
-            self.weights_differ(now, &weights, out);
+        let said = self
+            .reports
+            .values()
+            .filter_map(|report| Some((report.worker.clone(), report.result.weights.clone()?)))
+            .collect();
+        let step = self.committed().next();
+        if !self.weights_agree(now, step, &said, out) {
             return false;
         }
-        let digests = camps(&self.reports, |report| Some(&report.result.digest));
+        let said = |report: &Report| (report.worker.clone(), report.result.digest.clone());
+        let said: BTreeMap<_, _> = self.reports.values().map(said).collect();
+        let digests = camps(&said);
         if digests.len() > 1 {
             self.dispute(now, &digests, out);
             return false;
         }
-        self.settle(now, &digests, &weights, out)
+        // All agree now; whoever said otherwise before was wrong.
+        self.corruption.disputes = 0;
+        let claims = std::mem::take(&mut self.corruption.claims);
+        let why = "its result of the step was wrong the first time";
+        self.blame(now, claims, digests.keys().next(), why, out)
     }
 
-    /// All agree now; whoever said otherwise before was wrong. Says whether the step can be committed at once.
-    fn settle(&mut self, now: Instant, digests: &Camps, weights: &Camps, out: &mut Vec<Command>) -> bool {
-        let step = self.committed().next();
-        self.corruption.disputes = 0;
-        let mut wrong: Vec<(WorkerId, &str)> = Vec::new();
-        let claims = std::mem::take(&mut self.corruption.claims);
-        if let Some(agreed) = digests.keys().next() {
-            let odd = claims.into_iter().filter(|(_, digest)| digest != agreed);
-            wrong.extend(odd.map(|(worker, _)| (worker, "its result of the step was wrong the first time")));
+    /// Compares what members `said` of the weights before `step`, if they were asked. Unless all agree, it is dealt with
+    /// here.
+    pub(super) fn weights_agree(
+        &mut self,
+        now: Instant,
+        step: Step,
+        said: &BTreeMap<WorkerId, String>,
+        out: &mut Vec<Command>,
+    ) -> bool {
+        let weights = camps(said);
+        if weights.len() > 1 {
+            self.weights_differ(now, step, said, &weights, out);
+            return false;
         }
+        let Some(agreed) = weights.keys().next() else {
+            return true;
+        };
+        self.corruption.agreed = Some((step, said.keys().cloned().collect()));
         let before = self.corruption.weights.take_if(|(of, _)| *of <= step);
-        if let (Some((of, said)), Some(agreed)) = (before, weights.keys().next())
-            && of == step
-        {
-            let odd = said.into_iter().filter(|(_, digest)| digest != agreed);
-            wrong.extend(odd.map(|(worker, _)| {
-                (
-                    worker,
-                    "its weights were wrong before the checkpoint was taken up",
-                )
-            }));
-        }
+        // If nobody was right, steps were committed with wrong weights, and spoilt everybody's.
+        let tells =
+            |(of, said): &(Step, BTreeMap<_, _>)| *of == step && said.values().any(|word| word == agreed);
+        let before = before.filter(tells).unwrap_or_default().1;
+        let why = "its weights were wrong before the checkpoint was taken up";
+        self.blame(now, before, Some(agreed), why, out)
+    }
+
+    /// Catches whoever `said` something else than what is `agreed`. Says whether all members are left: otherwise an epoch
+    /// without those that were quarantined has begun.
+    fn blame(
+        &mut self,
+        now: Instant,
+        said: BTreeMap<WorkerId, String>,
+        agreed: Option<&String>,
+        why: &str,
+        out: &mut Vec<Command>,
+    ) -> bool {
         let before = self.members.len();
-        for (worker, why) in wrong {
-            self.strike(now, &worker, why, out);
+        for (worker, digest) in said {
+            if agreed.is_some_and(|agreed| *agreed != digest) {
+                self.strike(now, &worker, why, out);
+            }
         }
-        // Without those that were quarantined an epoch has begun, in which the step is reduced again.
         self.members.len() == before
     }
 
@@ -97,8 +136,9 @@ impl Job {
             }
             (_, Some(worker)) => {
                 self.corruption.claims.clear();
-                self.strike(now, &worker, "its results differ from everyone else's", out);
-                self.evict(now, &worker, "its results differ from everyone else's", out);
+                let why = "its results differ from everyone else's";
+                self.strike(now, &worker, why, out);
+                self.cast_out(now, &worker, why, out);
             }
             (_, None) => {
                 let reason =
@@ -108,10 +148,17 @@ impl Job {
         }
     }
 
-    /// Members hold different weights. The odd one gets them anew; without a majority all go back to a checkpoint, and
-    /// what they then have at this step shows who was wrong.
-    fn weights_differ(&mut self, now: Instant, weights: &Camps, out: &mut Vec<Command>) {
-        let step = self.committed().next();
+    /// Members hold different weights. Since they last agreed, steps may have been committed to which wrong weights
+    /// contributed: all go back to a checkpoint, every one of which was agreed on. If they agreed a step ago, nothing has come
+    /// of it yet, and only the odd one gets its state anew.
+    fn weights_differ(
+        &mut self,
+        now: Instant,
+        step: Step,
+        said: &BTreeMap<WorkerId, String>,
+        weights: &Camps,
+        out: &mut Vec<Command>,
+    ) {
         let odd = odd_one_out(weights);
         let who = odd.as_ref().map_or("no majority".to_owned(), |worker| {
             format!("{worker} is the odd one")
@@ -123,32 +170,41 @@ impl Job {
         self.distrust_checkpoint(out);
         self.corruption.disputes = 0;
         self.corruption.claims.clear();
-        if let Some(worker) = odd {
-            self.strike(now, &worker, "its weights differ from everyone else's", out);
-            // Whoever follows may have them from it.
-            let members = &self.members;
-            let followers = self.workers().into_iter().filter(|peer| !members.contains(peer));
-            for follower in followers.collect::<Vec<_>>() {
-                let reason = format!("its state may be that of {worker}, whose weights are wrong");
-                self.evict(now, &follower, &reason, out);
+        let agreed = self.corruption.agreed.as_ref();
+        // Whoever has entered since may have its weights from the one that is wrong, and make a majority with it.
+        let voters = agreed.filter(|(_, agreed)| self.members.iter().all(|member| agreed.contains(member)));
+        let bug = planted(Plant::KeepTainted);
+        let is_fresh = voters.is_some_and(|(of, _)| of.next() == step) || bug;
+        let odd = odd.filter(|_| voters.is_some() || bug);
+        let before = self.corruption.weights.take();
+        let why = "its weights differ from everyone else's";
+        match odd {
+            Some(worker) if is_fresh => {
+                self.strike(now, &worker, why, out);
+                // Whoever follows may have them from it.
+                let members = &self.members;
+                let followers = self.workers().into_iter().filter(|peer| !members.contains(peer));
+                for follower in followers.collect::<Vec<_>>() {
+                    let reason = format!("its state may be that of {worker}, whose weights are wrong");
+                    self.evict(now, &follower, &reason, out);
+                }
+                self.cast_out(now, &worker, why, out);
+                return;
             }
-            self.evict(now, &worker, "its weights differ from everyone else's", out);
-            return;
+            Some(worker) => self.strike(now, &worker, why, out),
+            None if before.is_some_and(|(of, _)| of == step) => {
+                let reason = format!(
+                    "the weights before step {step} differ twice without a majority; check the hardware"
+                );
+                return self.end(Outcome::Failed(reason), out);
+            }
+            None => self.corruption.weights = Some((step, said.clone())),
         }
-        if self
-            .corruption
-            .weights
-            .as_ref()
-            .is_some_and(|(of, _)| *of == step)
-        {
-            let reason =
-                format!("the weights before step {step} differ twice without a majority; check the hardware");
-            self.end(Outcome::Failed(reason), out);
-            return;
+        // Unless that has happened already, with the second strike.
+        if self.phase != Phase::Gathering {
+            let reason = "what came of wrong weights since the last checkpoint does not count";
+            self.go_back(Step(step.0 - 1), reason, out);
         }
-        let said = |report: &Report| Some((report.worker.clone(), report.result.weights.clone()?));
-        self.corruption.weights = Some((step, self.reports.values().filter_map(said).collect()));
-        self.go_back(Step(step.0 - 1), "nobody knows whose weights are right", out);
     }
 
     /// Counts a wrong result against a worker's slot, and takes it out at the second.
@@ -167,9 +223,26 @@ impl Job {
                 worker: worker.clone(),
                 reason: reason.clone(),
             });
-            if self.peers.contains_key(worker) {
-                self.evict(now, worker, &reason, out);
-            }
+            self.cast_out(now, worker, &reason, out);
+        }
+    }
+
+    /// Evicts a worker that gave wrong results. Nobody will compare its weights any more, so what it contributed to since
+    /// it was last found right does not count either; nor does the state of who is left alone with nobody to compare with.
+    fn cast_out(&mut self, now: Instant, worker: &WorkerId, reason: &str, out: &mut Vec<Command>) {
+        if !self.peers.contains_key(worker) {
+            return;
+        }
+        let step = self.committed().next();
+        let is_member = self.members.contains(worker);
+        let agreed = self.corruption.agreed.as_ref();
+        let was_right = agreed.is_some_and(|(of, who)| of.next() >= step && who.contains(worker));
+        let are_right = agreed.is_some_and(|(of, _)| *of == step);
+        self.evict(now, worker, reason, out);
+        let is_tainted = !(was_right && (are_right || self.members.len() > 1));
+        if is_member && is_tainted && !planted(Plant::KeepTainted) {
+            let text = format!("what {worker} contributed to since the last checkpoint does not count");
+            self.go_back(Step(step.0 - 1), &text, out);
         }
     }
 }
@@ -177,12 +250,10 @@ impl Job {
 /// Who says what.
 type Camps = BTreeMap<String, Vec<WorkerId>>;
 
-fn camps(reports: &BTreeMap<WorkerId, Report>, word: impl Fn(&Report) -> Option<&String>) -> Camps {
+fn camps(said: &BTreeMap<WorkerId, String>) -> Camps {
     let mut camps = Camps::new();
-    for report in reports.values() {
-        if let Some(word) = word(report) {
-            camps.entry(word.clone()).or_default().push(report.worker.clone());
-        }
+    for (worker, word) in said {
+        camps.entry(word.clone()).or_default().push(worker.clone());
     }
     camps
 }

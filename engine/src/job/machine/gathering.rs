@@ -73,6 +73,9 @@ impl Job {
         self.committed_at = Some(now);
         self.gathering_since = None;
         self.announce(now, &reason, out);
+        if held != Some(base) {
+            self.corruption.begun(base, &self.members);
+        }
     }
 
     /// Makes the ledger end at `base`, and remembers who brought which of the lanes after it.
@@ -128,6 +131,7 @@ impl Job {
     /// The state that workers have does not count any more, nor that of workers which come back later.
     pub(super) fn go_back(&mut self, step: Step, reason: &str, out: &mut Vec<Command>) {
         self.fall_back(step, reason, out);
+        self.corruption.forget();
         self.past.fence = self.epoch;
     }
 

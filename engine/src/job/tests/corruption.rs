@@ -117,9 +117,101 @@ fn two_that_differ_in_weights_go_back_and_who_was_wrong_is_known_when_the_step_c
     );
 }
 
+/// Says anew what a worker says that has forgotten its state, and waits until all begin again.
+fn begin_again(bench: &mut Bench, slots: u32, checkpoint: u64) {
+    for slot in 0..slots {
+        bench.join_as(worker(slot), &[checkpoint], None);
+    }
+    bench.now += 3000;
+    bench.give(Event::Tick);
+    assert_eq!(bench.job.committed(), Step(checkpoint));
+}
+
+#[test]
+fn steps_since_an_agreement_may_be_of_wrong_weights_so_that_all_go_back_though_one_is_odd() {
+    let mut bench = Bench::of(3, rules());
+    weights(&mut bench, |_| "w");
+    bench.run_to(3);
+    let out = weights(&mut bench, |slot| ["spoilt", "spoilt", "odd"][slot as usize]);
+    assert!(matches!(out[1], Command::Hold { forget: true, .. }), "{out:?}");
+    assert_eq!(evicted(&out), []);
+    begin_again(&mut bench, 3, 1);
+    bench.run_to(3);
+    // The others' weights were not right either, and that was not their fault.
+    assert_eq!(verdict(&weights(&mut bench, |_| "w")).step, Step(4));
+    let caught: Vec<_> = bench
+        .notes
+        .iter()
+        .filter(|note| note.1.contains("was caught"))
+        .collect();
+    assert!(
+        caught.len() == 1 && caught[0].1.starts_with("n/2"),
+        "{:?}",
+        bench.notes
+    );
+}
+
+#[test]
+fn of_two_nobody_is_blamed_for_weights_that_both_had_to_give_up() {
+    let mut bench = Bench::of(2, rules());
+    weights(&mut bench, |_| "w");
+    bench.run_to(3);
+    weights(&mut bench, |slot| ["spoilt", "odd"][slot as usize]);
+    begin_again(&mut bench, 2, 1);
+    bench.run_to(3);
+    assert_eq!(verdict(&weights(&mut bench, |_| "w")).step, Step(4));
+    assert!(
+        !bench.notes.iter().any(|note| note.1.contains("was caught")),
+        "{:?}",
+        bench.notes
+    );
+}
+
+#[test]
+fn who_is_cast_out_untested_takes_along_what_it_contributed_to() {
+    let mut bench = Bench::of(3, rules());
+    weights(&mut bench, |_| "w");
+    bench.run_to(3);
+    let odd = |slot| if slot == 1 { "odd" } else { "d" };
+    digests(&mut bench, odd);
+    let out = digests(&mut bench, odd);
+    assert_eq!(evicted(&out), [1]);
+    assert!(
+        out.iter()
+            .any(|command| matches!(command, Command::Hold { forget: true, .. })),
+        "{out:?}"
+    );
+    assert_eq!(*bench.job.phase(), Phase::Gathering);
+}
+
+#[test]
+fn members_that_differ_in_the_end_go_back_too() {
+    let mut bench = Bench::of(
+        3,
+        Rules {
+            checkpoint_every: 2,
+            ..rules()
+        },
+    );
+    let steps = rules().steps.0;
+    bench.run_to(steps);
+    for slot in 0..3 {
+        let weights = ["w", "odd", "w"][slot as usize].to_owned();
+        let (worker, epoch) = (worker(slot), bench.job.epoch());
+        bench.give(Event::Finished {
+            worker,
+            epoch,
+            weights,
+        });
+    }
+    assert!(matches!(bench.job.phase(), Phase::Gathering), "{:?}", bench.notes);
+    begin_again(&mut bench, 3, 2);
+}
+
 #[test]
 fn gradients_computed_with_wrong_weights_are_nobodys_fault() {
     let mut bench = Bench::of(3, rules());
+    weights(&mut bench, |_| "w");
     digests(&mut bench, |slot| ["d", "d", "e"][slot as usize]);
     let out = bench.each_reports(|slot| Reduced {
         weights: Some(["odd", "w", "w"][slot as usize].to_owned()),

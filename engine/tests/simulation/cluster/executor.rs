@@ -166,6 +166,9 @@ impl World {
                     };
                     self.say(slot, word);
                 }
+                if let Some(run) = self.run_of(slot) {
+                    run.copied = true;
+                }
                 let at = self.now + self.dice.below(40 * MS);
                 self.at(at, What::Written(process, Written::Shard(snapshot, state)));
             }
@@ -218,6 +221,9 @@ impl World {
             self.watch.really_wrong.insert(slot);
         }
         self.set_state(slot, step, state, tainted);
+        if let Some(run) = self.run_of(slot) {
+            run.copied = false;
+        }
         self.feed_all(slot, &Item::Gradient { step, gradient, skip });
     }
 
@@ -334,7 +340,7 @@ impl World {
         }
         run.reduced = Some((epoch, step, gradient));
         run.task = None;
-        let compared = compare > 0 && step.0 % compare == 0;
+        let compared = run.copied || compare > 0 && step.0 % compare == 0;
         let weights = run.state.filter(|_| compared).map(|(_, state)| state);
         let result = reference::reduced(&self.plan, step, gradient, weights);
         if wrong {

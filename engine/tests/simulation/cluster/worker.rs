@@ -60,6 +60,8 @@ pub(crate) struct Run {
     pub(crate) applied: Option<(Step, u64, bool)>,
     /// Its weights are wrong.
     pub(crate) tainted: bool,
+    /// Whether a snapshot was taken of its state.
+    pub(crate) copied: bool,
     pub(crate) told: Option<Verdict>,
     pub(crate) past: Vec<Event>,
 }
@@ -113,6 +115,7 @@ impl World {
             fed: Vec::new(),
             applied: None,
             tainted: false,
+            copied: false,
             told: None,
             past: Vec::new(),
         });
