@@ -24,6 +24,9 @@ use crate::store::{State, Store, StoreError};
 use crate::submission::{self, Accepted, Submission};
 use crate::summary::{self, Evaluation};
 
+/// How often jobs look at their clocks.
+const TICK: Duration = Duration::from_millis(100);
+
 /// A job's lines so far, and those to come unless it is over.
 pub(crate) type TailParts = (Vec<String>, Option<broadcast::Receiver<String>>);
 
@@ -232,7 +235,7 @@ impl Actor {
 
     /// Handles messages until all senders are gone.
     pub(crate) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {

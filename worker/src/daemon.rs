@@ -34,6 +34,8 @@ pub struct Options {
     pub node: NodeId,
     /// Ranks that it can run at once: its devices, or shares of its processors.
     pub slots: u32,
+    /// Threads of each rank; by default the processors are shared among the slots.
+    pub threads: Option<u32>,
     /// The interface of the data plane; by default the one that leads to the coordinator.
     pub interface: Option<IpAddr>,
     /// The program to start as `PROGRAM rank …`.

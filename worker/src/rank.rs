@@ -104,6 +104,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         checkpoints,
         void,
         up: None,
+        spoke: tokio::time::Instant::now(),
         members: BTreeMap::new(),
         spans: BTreeMap::new(),
         finished: None,

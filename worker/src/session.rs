@@ -18,6 +18,7 @@ use lockstep_faults::Point;
 use lockstep_proto::convert::required;
 use lockstep_proto::wire;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::checkpoints::{Checkpoints, Written};
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) void: Arc<AtomicBool>,
     /// Up to the coordinator; `None` while there is none.
     pub(crate) up: Option<mpsc::Sender<wire::RankUp>>,
+    /// When it last said anything there.
+    pub(crate) spoke: Instant,
     /// The members of the last announced epoch, to tell losses by name.
     pub(crate) members: BTreeMap<String, WorkerId>,
     pub(crate) spans: BTreeMap<Lane, Range<u64>>,
@@ -101,8 +104,9 @@ impl Session {
     ) -> Result<Parted, Error> {
         self.up = Some(link.up.clone());
         self.ready().await?;
-        let mut beats = tokio::time::interval(heartbeat);
         loop {
+            // All that is said is a sign of life.
+            let beat = tokio::time::sleep_until(self.spoke + heartbeat);
             tokio::select! {
                 biased;
                 message = link.down.message() => {
@@ -120,7 +124,7 @@ impl Session {
                 Some(ending) = inside.endings.recv() => self.ended(ending).await?,
                 Some(lost) = inside.losses.recv() => self.lost(lost).await?,
                 Some(written) = inside.written.recv() => self.written(written).await?,
-                _ = beats.tick() => self.send(wire::rank_up::What::Heartbeat(wire::Heartbeat {})).await,
+                () = beat => self.send(wire::rank_up::What::Heartbeat(wire::Heartbeat {})).await,
             }
         }
     }
@@ -128,6 +132,7 @@ impl Session {
     /// Tells the coordinator, if there is one. What is lost with a connection, the next coordinator learns from what
     /// this rank holds.
     async fn send(&mut self, what: wire::rank_up::What) {
+        self.spoke = Instant::now();
         let Some(up) = &self.up else { return };
         if up.send(wire::RankUp { what: Some(what) }).await.is_err() {
             self.up = None;

@@ -57,8 +57,7 @@ pub(crate) struct CoordinatorArgs {
 
 /// Run a node daemon: it offers this machine's slots to a coordinator.
 ///
-/// It registers this machine and starts one rank process for each slot that the coordinator fills. Ranks share the
-/// processors: each gets cores / slots threads.
+/// It registers this machine and starts one rank process for each slot that the coordinator fills.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
@@ -69,6 +68,9 @@ pub(crate) struct WorkerArgs {
     /// Ranks that it can run at once.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: u32,
+    /// Threads of each rank; by default cores / slots. Fewer where the machine does other things too.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    threads: Option<u32>,
     /// The address on which ranks exchange gradients; by default the one that leads to the coordinator.
     #[arg(long, value_name = "IP")]
     interface: Option<IpAddr>,
@@ -155,6 +157,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
         coordinators: args.at.coordinators,
         node,
         slots: args.slots,
+        threads: args.threads,
         interface: args.interface,
         program: std::env::current_exe().context("find this program")?,
     };

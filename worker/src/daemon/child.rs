@@ -127,9 +127,15 @@ async fn watch(options: Options, job: JobId, worker: WorkerId, words: Words, doo
 }
 
 fn start(options: &Options, job: &JobId, worker: &WorkerId) -> std::io::Result<Child> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Ranks share the machine's processors; a pool larger than its share only gets in the others' way.
-    let threads = (cores / options.slots.max(1) as usize).max(1).to_string();
+    let share = || {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (cores / options.slots.max(1) as usize).max(1)
+    };
+    let threads = options
+        .threads
+        .map_or_else(share, |threads| threads as usize)
+        .to_string();
     let mut command = Command::new(&options.program);
     command
         .arg("rank")
