@@ -5,6 +5,7 @@
 //! themselves say that they are (`lockstep-faults`): they inflict it on themselves, or hold still there until this
 //! harness has done it.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,8 +25,8 @@ use crate::work::{Data, Job, MINUTE};
 use crate::{Error, system};
 
 pub(crate) const COORDINATOR: &str = "coordinator";
-/// Where there is an etcd, a second coordinator can lead.
-const STANDBY: &str = "standby";
+/// Where there is an etcd, others can lead.
+const STANDBYS: [&str; 2] = ["standby-1", "standby-2"];
 const ETCD: &str = "etcd";
 const WORKERS: [&str; 2] = ["alpha", "beta"];
 const NEWCOMER: &str = "gamma";
@@ -47,9 +48,29 @@ fn job() -> Job {
         every: 40,
         max_workers: 4,
         spares: 0,
+        microbatches: 8,
+        lanes: 4,
         lease_ms: 1000,
         model: MINUTE,
         length: 32,
+    }
+}
+
+/// Where coordinators keep what survives them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Store {
+    /// One coordinator, which is started again in place.
+    Disk,
+    /// Three of them, of which the next one leads.
+    Etcd,
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "one coordinator",
+            Self::Etcd => "three coordinators over etcd",
+        })
     }
 }
 
@@ -137,20 +158,27 @@ impl<'a> Chaos<'a> {
             let reason = "needs root".to_owned();
             return Ok(Outcome::Skipped { reason });
         }
-        if cell.target == Target::Etcd
-            && let Some(reason) = self.lacks_etcd()
-        {
-            let reason = reason.to_owned();
-            return Ok(Outcome::Skipped { reason });
-        }
-        match self.drill(cell) {
-            Ok(()) => Ok(Outcome::Passed),
-            Err(Error::Interrupted) => Err(Error::Interrupted),
-            Err(error) => {
-                let reason = error.to_string();
-                Ok(Outcome::Failed { reason })
+        let stores = match (cell.target, self.lacks_etcd()) {
+            (Target::Etcd, Some(reason)) => {
+                let reason = reason.to_owned();
+                return Ok(Outcome::Skipped { reason });
+            }
+            (Target::Etcd, None) => &[Store::Etcd][..],
+            // A leader with nothing on its disk does not mind a full one.
+            (Target::Leader, None) if cell.fault != Fault::Disk => &[Store::Disk, Store::Etcd],
+            _ => &[Store::Disk],
+        };
+        for &store in stores {
+            match self.drill(cell, store) {
+                Ok(()) => {}
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    let reason = format!("{error} ({store})");
+                    return Ok(Outcome::Failed { reason });
+                }
             }
         }
+        Ok(Outcome::Passed)
     }
 
     fn lacks_etcd(&self) -> Option<&'static str> {
@@ -163,9 +191,17 @@ impl<'a> Chaos<'a> {
         }
     }
 
-    fn drill(&self, cell: Cell) -> Result<(), Error> {
-        let names = [COORDINATOR, STANDBY, ETCD, WORKERS[0], WORKERS[1], NEWCOMER];
-        let on_etcd = cell.target == Target::Etcd;
+    fn drill(&self, cell: Cell, store: Store) -> Result<(), Error> {
+        let names = [
+            COORDINATOR,
+            STANDBYS[0],
+            STANDBYS[1],
+            ETCD,
+            WORKERS[0],
+            WORKERS[1],
+            NEWCOMER,
+        ];
+        let on_etcd = store == Store::Etcd;
         let machines = if cell.needs_links() {
             Machines::apart(&names)?
         } else {
@@ -199,7 +235,10 @@ impl<'a> Chaos<'a> {
         }
         cluster.start_coordinator(COORDINATOR, &state, armed.on(COORDINATOR))?;
         if on_etcd {
-            cluster.start_coordinator(STANDBY, &state, None)?;
+            cluster.await_lead(COORDINATOR)?;
+            for standby in STANDBYS {
+                cluster.start_coordinator(standby, &state, None)?;
+            }
         }
         // Whoever is alone at first gives its state away and, being the first rank, seals checkpoints.
         let is_alone = (cell.target, cell.moment) == (Target::Donor, Moment::Rename);
@@ -227,6 +266,7 @@ impl<'a> Chaos<'a> {
             state,
             events: out.join("events.jsonl"),
             held: armed.plan.action == Action::Hold,
+            slowed: false,
         };
         scene.play(&mut cluster)?;
         self.judge(&watch)?;
@@ -269,8 +309,8 @@ pub(crate) fn check(summary: &str, weights: &str) -> Result<(), Error> {
 
 /// The digest of the weights that one worker gives, undisturbed.
 pub(crate) fn undisturbed(bench: &Bench, data: &Data, job: &Job) -> Result<String, Error> {
-    let folder = data.folder().join("undisturbed");
-    let spec = data.folder().join("undisturbed.toml");
+    let folder = data.folder().join(format!("undisturbed-{}", job.name));
+    let spec = folder.with_extension("toml");
     fs::write(&spec, job.toml(&data.dataset()))
         .map_err(Error::system(format!("write {}", spec.display())))?;
     let mut command = std::process::Command::new(&bench.program);

@@ -20,6 +20,9 @@ use crate::work::Job;
 /// How long a process may take to come up or to leave.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What a coordinator over etcd logs when it takes the lead.
+const LEADS: &str = "this coordinator leads";
+
 /// What the clusters of a drill have in common.
 #[derive(Clone, Debug)]
 pub struct Bench {
@@ -232,6 +235,33 @@ impl<'a> Cluster<'a> {
         self.coordinators.values().map(url).collect()
     }
 
+    /// Waits until a coordinator leads.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub(crate) fn await_lead(&self, machine: &str) -> Result<(), Error> {
+        let log = self.folder.join(format!("{machine}.log"));
+        let leads = |text: &str| text.contains(LEADS).then_some(());
+        let what = format!("the lead of the coordinator on {machine}");
+        system::await_text(&log, &what, PATIENCE, &self.bench.stop, leads)
+    }
+
+    /// The machine of the coordinator that took the lead last, of several over one etcd.
+    ///
+    /// # Errors
+    /// When none ever led.
+    pub(crate) fn leader(&self) -> Result<String, Error> {
+        let last = |machine: &String| {
+            let log = fs::read_to_string(self.folder.join(format!("{machine}.log"))).ok()?;
+            // Lines begin with their time.
+            let line = log.lines().rfind(|line| line.contains(LEADS))?;
+            Some((line.to_owned(), machine.clone()))
+        };
+        let latest = self.coordinators.keys().filter_map(last).max();
+        let (_, machine) = latest.ok_or_else(|| Error::Drill("no coordinator leads".to_owned()))?;
+        Ok(machine)
+    }
+
     /// A coordinator's process id, while it runs.
     ///
     /// # Errors
@@ -274,7 +304,10 @@ impl<'a> Cluster<'a> {
     pub fn start_daemon(&mut self, machine: &str, slots: u32, fault: Option<&Plan>) -> Result<(), Error> {
         let mut command = self.command(machine, machine, fault)?;
         let slots = slots.to_string();
+        // The machines of a drill are one: two of them are at work at a time, whoever else waits.
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         command.args(["worker", "--lifeline", "--name", machine, "--slots", &slots]);
+        command.args(["--threads", &threads.to_string()]);
         command.args(["--coordinator", &self.urls().join(",")]);
         let process = Process::start(machine, &mut command)?;
         self.daemons.insert(machine.to_owned(), process);
@@ -311,12 +344,7 @@ impl<'a> Cluster<'a> {
     pub fn submit(&self, job: &Job, dataset: &Path, out: &Path) -> Result<Watch, Error> {
         let spec = self.folder.join(format!("{}.toml", job.name));
         fs::write(&spec, job.toml(dataset)).map_err(Error::system(format!("write {}", spec.display())))?;
-        let (machine, _) = self
-            .coordinators
-            .iter()
-            .next()
-            .ok_or_else(|| Error::Usage("no coordinator".into()))?;
-        let machine = self.machines.named(machine)?;
+        let machine = self.machines.client();
         let urls = self.urls();
         let mut command = machine.command(&self.bench.program);
         command

@@ -7,14 +7,17 @@ use crate::cluster::Bench;
 use crate::recovery::Faults;
 use crate::spread::Spread;
 use crate::work::Data;
-use crate::{Error, goodput, is_root, recovery, streams, system};
+use crate::{Error, goodput, is_root, recovery, streams, system, takeover};
+
+/// Checkpoints whose cost is measured, one each 100 steps, as by default.
+const INTERVALS: u64 = 6;
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// SIGKILLs, for each figure that is a distribution.
     pub kills: u64,
-    /// SIGSTOPs, and cuts where this process is root.
+    /// SIGSTOPs, cuts where this process is root, and deaths of leaders where there is an etcd.
     pub silences: u64,
     /// Pairs of windows of 30 s without and with deaths.
     pub pairs: u32,
@@ -147,6 +150,21 @@ pub fn measure(bench: &Bench, options: Options, say: impl Fn(&str)) -> Result<Ve
         reference: Some("7300 ms"),
         ..figure(what, "ms", spread.p50, spread.n, Bound::AtMost(1500.0))
     });
+    let spread = Spread::of(found.join_excess);
+    let what = "what the others lose when it joins, in shares of a step, p50";
+    figures.push(figure(
+        what,
+        "%",
+        spread.p50 * 100.0,
+        spread.n,
+        Bound::AtMost(100.0),
+    ));
+    say("deaths of the coordinator that leads");
+    let job = recovery::job("takeover", takeover::steps(options.silences), 0, 0);
+    let weights = undisturbed(bench, &data, &job)?;
+    let spread = Spread::of(takeover::measure(bench, &data, options.silences, &weights)?);
+    let what = "SIGKILL of the leader (lease 2 s) to the next commit under another, most";
+    figures.push(figure(what, "ms", spread.max, spread.n, Bound::AtMost(3000.0)));
     say("deaths beside a warm spare");
     let spared = Faults {
         stops: 0,
@@ -155,18 +173,18 @@ pub fn measure(bench: &Bench, options: Options, say: impl Fn(&str)) -> Result<Ve
         ..faults
     };
     let found = recovery::measure(bench, &data, spared, None)?;
-    figures.push(aside(
-        "SIGKILL to a warm spare at work on a lane, p50",
-        found.kill_to_spare_ms,
-    ));
-    let spread = Spread::of(found.kill_to_full_ms);
-    let what = "SIGKILL to the first commit of a warm spare, p50";
+    let spread = Spread::of(found.kill_to_spare_ms);
+    let what = "SIGKILL to the first lane that a warm spare has computed, p50";
     figures.push(figure(what, "ms", spread.p50, spread.n, Bound::AtMost(300.0)));
+    figures.push(aside(
+        "… to the first commit of all members, the spare among them, p50",
+        found.kill_to_full_ms,
+    ));
     figures.extend(under_deaths(bench, &data, options, &say)?);
     say("checkpoints");
-    let share = goodput::checkpoint_stall(bench, &data, 50, 4)? * 100.0;
+    let share = goodput::checkpoint_stall(bench, &data, 100, INTERVALS)? * 100.0;
     let what = "training stalled by a checkpoint, of its interval";
-    figures.push(figure(what, "%", share, 4, Bound::AtMost(1.0)));
+    figures.push(figure(what, "%", share, INTERVALS as usize, Bound::AtMost(1.0)));
     say("the protocol against a plain loop");
     let (ratio, rounds) = overhead(bench)?;
     let what = "the protocol's cost with no faults, of the step";
@@ -238,7 +256,7 @@ fn under_deaths(
 fn overhead(bench: &Bench) -> Result<(f64, usize), Error> {
     let mut command = std::process::Command::new(&bench.program);
     command
-        .args(["bench", "overhead", "-o", "json"])
+        .args(["bench", "overhead", "--rounds", "21", "-o", "json"])
         .env_remove(lockstep_faults::VARIABLE);
     let output = system::output_of(&mut command, &bench.stop)?;
     let found: serde_json::Value = serde_json::from_slice(&output).unwrap_or_default();

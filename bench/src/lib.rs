@@ -14,6 +14,7 @@
 //! | [`trace`] | what ranks wrote down: epochs taken, lanes computed |
 //! | [`figures`] | the figures of recovery, by their definitions |
 //! | [`recovery`] | what it takes to get over a death, a silence, a replacement |
+//! | `takeover` | how long a run stands still when the coordinator that leads is killed |
 //! | [`goodput`] | what is left of a run's speed under regular deaths; what a checkpoint costs |
 //! | [`streams`] | what a verdict takes with very many workers, which are simulated |
 //! | [`spread`] | medians and percentiles |
@@ -43,6 +44,7 @@ pub mod soak;
 pub mod spread;
 pub mod streams;
 mod system;
+mod takeover;
 pub mod trace;
 pub mod watch;
 pub mod work;

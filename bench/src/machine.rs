@@ -10,6 +10,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::Error;
 use crate::netns::{Host, Network};
 
+const CLIENT: &str = "client";
+
 /// Where a process runs.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -17,10 +19,12 @@ pub struct Machine {
     host: Option<Host>,
 }
 
-/// The machines of a drill; the network is removed with them.
+/// The machines of a drill; the network is removed with them. There is one more than are named, from which jobs are
+/// submitted and watched: nothing is ever done to its link.
 #[derive(Debug)]
 pub struct Machines {
     all: Vec<Machine>,
+    client: Machine,
     network: Option<Network>,
 }
 
@@ -30,14 +34,17 @@ impl Machines {
     /// # Errors
     /// As [`Network::new`].
     pub fn apart(names: &[&str]) -> Result<Self, Error> {
-        let network = Network::new(names.len())?;
-        let machine = |(name, host): (&&str, &Host)| Machine {
-            name: (*name).to_owned(),
-            host: Some(host.clone()),
+        let network = Network::new(names.len() + 1)?;
+        let machine = |name: &str, host: Option<&Host>| Machine {
+            name: name.to_owned(),
+            host: host.cloned(),
         };
-        let all = names.iter().zip(network.hosts()).map(machine).collect();
+        let mut hosts = network.hosts().iter();
+        let all = names.iter().map(|name| machine(name, hosts.next())).collect();
+        let client = machine(CLIENT, hosts.next());
         Ok(Self {
             all,
+            client,
             network: Some(network),
         })
     }
@@ -45,14 +52,20 @@ impl Machines {
     /// The same names, all of them loopback.
     #[must_use]
     pub fn together(names: &[&str]) -> Self {
-        let machine = |name: &&str| Machine {
-            name: (*name).to_owned(),
+        let machine = |name: &str| Machine {
+            name: name.to_owned(),
             host: None,
         };
         Self {
-            all: names.iter().map(machine).collect(),
+            all: names.iter().map(|name| machine(name)).collect(),
+            client: machine(CLIENT),
             network: None,
         }
+    }
+
+    /// The one from which jobs are submitted and watched.
+    pub(crate) fn client(&self) -> &Machine {
+        &self.client
     }
 
     /// Whether their links can be cut.

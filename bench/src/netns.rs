@@ -124,8 +124,24 @@ impl Host {
     /// When `tc` refuses.
     pub fn slow_down(&self, kilobits: u32) -> Result<(), Error> {
         self.inside(&format!(
-            "tc qdisc replace dev eth0 root tbf rate {kilobits}kbit burst 16kb latency 400ms"
+            "tc qdisc replace dev eth0 root tbf rate {kilobits}kbit burst 1600 latency 400ms"
         ))
+    }
+
+    /// Whether packets had to wait since it was [slowed down](Self::slow_down).
+    ///
+    /// # Errors
+    /// When `tc` refuses.
+    pub fn has_held_packets(&self) -> Result<bool, Error> {
+        let said = tool(&format!(
+            "nsenter --net={} tc -s qdisc show dev eth0 root",
+            self.file().display()
+        ))?;
+        let mut words = said.split_whitespace();
+        let count = words
+            .find(|word| *word == "overlimits")
+            .and_then(|_| words.next());
+        Ok(count.is_some_and(|count| count != "0"))
     }
 
     /// Ends whatever was done to its link.
@@ -244,6 +260,11 @@ mod tests {
         assert!(!arrives(false), "a packet came");
         two.heal().unwrap();
         two.slow_down(1000).unwrap();
+        assert!(!two.has_held_packets().unwrap());
+        here.write_all(&[7; 1 << 16]).unwrap();
+        there.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        there.read_exact(&mut [0; 1 << 15]).unwrap();
+        assert!(two.has_held_packets().unwrap());
         two.heal().unwrap();
         drop(network);
         assert!(!names().iter().any(|name| owner(name) == Some(std::process::id())));

@@ -13,6 +13,7 @@ use crate::chaos::check;
 use crate::cluster::{Bench, Cluster, RankProcess};
 use crate::machine::Machines;
 use crate::netns::Cut;
+use crate::spread::Spread;
 use crate::trace::{Deed, Traced};
 use crate::watch::{Committed, Heard, Watch};
 use crate::work::{Data, Job};
@@ -22,8 +23,8 @@ pub(crate) const COORDINATOR: &str = "coordinator";
 pub(crate) const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// Members of the runs.
 pub(crate) const MEMBERS: u32 = 2;
-/// Lanes of a step, by the spec's defaults: as many as members.
-const LANES: usize = MEMBERS as usize;
+/// Lanes of a step, of one microbatch each: what a worker is at when somebody dies, it finishes.
+const LANES: usize = 8;
 /// Steps between two faults.
 const STEPS_A_FAULT: u64 = 4;
 /// How long anything may take.
@@ -41,6 +42,8 @@ pub(crate) fn job(name: &'static str, steps: u64, every: u64, spares: u32) -> Jo
         every,
         max_workers: MEMBERS,
         spares,
+        microbatches: LANES as u32,
+        lanes: LANES as u32,
         lease_ms: 2000,
         model: MILLIONS,
         length: 32,
@@ -148,7 +151,7 @@ pub struct Recoveries {
     pub kill_to_epoch_ms: Vec<f64>,
     /// From SIGKILL until every survivor was in the new epoch, connected, the lane at hand computed.
     pub kill_to_entry_ms: Vec<f64>,
-    /// From SIGKILL until a spare began to compute a lane.
+    /// From SIGKILL until a spare had computed a lane.
     pub kill_to_spare_ms: Vec<f64>,
     /// From SIGKILL to the next commit of the new epoch, less the recomputation of lost lanes.
     pub kill_to_commit_ms: Vec<f64>,
@@ -156,6 +159,8 @@ pub struct Recoveries {
     pub exec_to_contribution_ms: Vec<f64>,
     /// From SIGKILL to the first commit of all members again.
     pub kill_to_full_ms: Vec<f64>,
+    /// How much longer the step was in which a newcomer entered than the median, in shares of the median.
+    pub join_excess: Vec<f64>,
     /// From SIGSTOP until every survivor was fenced by the new epoch.
     pub stop_to_epoch_ms: Vec<f64>,
     /// From a cut of both ways until every survivor was fenced by the new epoch.
@@ -232,7 +237,9 @@ pub fn measure(
         }
     }
     let out = running.out.clone();
-    let commits = running.watch.heard().commits;
+    let heard = running.watch.heard();
+    found.join_excess = join_excess(&heard);
+    let commits = heard.commits;
     running.finish(weights)?;
     let log = out.join("workers.log");
     let text = fs::read_to_string(&log).map_err(Error::system(format!("read {}", log.display())))?;
@@ -244,16 +251,16 @@ pub fn measure(
         found.kill_to_entry_ms.push(ms_between(inflicted.at, held));
         if faults.spare {
             let after = |traced: &&Traced| !inflicted.members.contains(&traced.who);
-            let begins = traced
+            let computed = |traced: &&Traced| matches!(traced.deed, Deed::Computed(_));
+            let ends = traced
                 .iter()
                 .filter(after)
-                .filter_map(|traced| match traced.deed {
-                    Deed::Computed(time) => Some(traced.at - time).filter(|began| *began > inflicted.at),
-                    Deed::Fenced(_) | Deed::Entered(_) => None,
-                });
+                .filter(computed)
+                .map(|traced| traced.at);
+            let first = ends.filter(|end| *end > inflicted.at).min();
             found
                 .kill_to_spare_ms
-                .extend(begins.min().map(|began| ms_between(inflicted.at, began)));
+                .extend(first.map(|end| ms_between(inflicted.at, end)));
         }
         if let Some(commit) = commits.iter().find(|commit| commit.at > held) {
             let lost = LANES / MEMBERS as usize;
@@ -273,6 +280,26 @@ pub fn measure(
         }
     }
     Ok(found)
+}
+
+/// How much longer, in shares of the median step, the steps were that began with a newcomer.
+fn join_excess(heard: &Heard) -> Vec<f64> {
+    let gap = |pair: &[Committed]| ms_between(pair[0].at, pair[1].at);
+    let full = heard
+        .commits
+        .windows(2)
+        .filter(|pair| pair.iter().all(|commit| commit.workers == MEMBERS));
+    let median = Spread::of(full.map(gap).collect()).p50;
+    let entered = |note: &wire::Note| {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(note.time_ms);
+        (note.kind == "epoch" && note.text.contains("joining at the boundary")).then_some(at)
+    };
+    let steps = heard.notes.iter().filter_map(entered).filter_map(|at| {
+        let mut steps = heard.commits.windows(2);
+        // The note is of the millisecond of the commit.
+        steps.find(|pair| pair[1].at > at + Duration::from_millis(2))
+    });
+    steps.map(|pair| gap(pair) / median - 1.0).collect()
 }
 
 /// Steps of a run with these faults.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal};
 
-use crate::cell::{Cell, Fault, Target};
+use crate::cell::{Cell, Fault, Moment, Target};
 use crate::chaos::{COORDINATOR, PATIENCE};
 use crate::cluster::{Bench, Cluster};
 use crate::disk::Disk;
@@ -19,7 +19,7 @@ use crate::{Error, system};
 
 /// How long the others may take to go on without somebody who is silent: the lease, and far more.
 const GIVEN_UP: Duration = Duration::from_secs(15);
-/// How long a coordinator is gone for that nobody replaces: longer than the lease.
+/// How long something is gone for that nobody replaces: longer than the lease.
 const ABSENCE: Duration = Duration::from_millis(1500);
 /// How long etcd is gone for: longer than the leader's lease of 2 s.
 const ETCD_ABSENCE: Duration = Duration::from_secs(4);
@@ -68,11 +68,15 @@ pub(crate) struct Scene<'a> {
     pub(crate) events: PathBuf,
     /// Whether the process at the point holds still until it is released.
     pub(crate) held: bool,
+    /// Whether packets waited for a slow link.
+    pub(crate) slowed: bool,
 }
 
 impl Scene<'_> {
     pub(crate) fn play(&mut self, cluster: &mut Cluster<'_>) -> Result<(), Error> {
-        if let Some(etcd) = self.etcd.take() {
+        if self.cell.target == Target::Etcd
+            && let Some(etcd) = self.etcd.take()
+        {
             let etcd = self.play_on_etcd(cluster, etcd)?;
             self.etcd = Some(etcd);
             return Ok(());
@@ -92,6 +96,9 @@ impl Scene<'_> {
                         self.release()?;
                     }
                     cluster.await_coordinators_end(COORDINATOR)?;
+                    if self.etcd.is_some() {
+                        self.absent(cluster)?;
+                    }
                     cluster.start_coordinator(COORDINATOR, &self.state, None)?;
                 }
             }
@@ -117,12 +124,13 @@ impl Scene<'_> {
             }
             Fault::Slow => {
                 let link = self.machines.named(machine)?.link()?;
-                link.slow_down(if is_leader { 256 } else { 4096 })?;
+                link.slow_down(if is_leader { 64 } else { 4096 })?;
                 self.release()?;
                 let from = self.watch.heard().commits.len() as u64;
                 self.watch.wait("steps over a slow link", GIVEN_UP, |heard| {
                     (heard.commits.len() as u64 >= from + SLOW_STEPS).then_some(())
                 })?;
+                self.slowed = link.has_held_packets()?;
                 link.heal()?;
             }
             Fault::Corrupt => {
@@ -145,9 +153,10 @@ impl Scene<'_> {
     }
 
     /// What happens to etcd, while a worker holds still at the moment; then etcd is whole again.
-    fn play_on_etcd(&self, cluster: &Cluster<'_>, mut etcd: Etcd) -> Result<Etcd, Error> {
+    fn play_on_etcd(&mut self, cluster: &Cluster<'_>, mut etcd: Etcd) -> Result<Etcd, Error> {
         let gone = || system::pause(ETCD_ABSENCE, cluster.stop_asked());
-        let link = || self.machines.named(etcd.machine())?.link();
+        let link = self.machines.named(etcd.machine())?;
+        let link = || link.link();
         match self.cell.fault {
             Fault::Kill => {
                 etcd.kill()?;
@@ -171,6 +180,7 @@ impl Scene<'_> {
                 link()?.slow_down(256)?;
                 self.release()?;
                 gone()?;
+                self.slowed = link()?.has_held_packets()?;
                 link()?.heal()?;
             }
             Fault::Disk => {
@@ -191,33 +201,55 @@ impl Scene<'_> {
         Ok(etcd)
     }
 
-    /// Whether the fault was noticed at all: a worker that breaks, or breaks its word, is left behind, and without etcd
-    /// nobody leads for longer than a lease. What only takes longer leaves no trace that must be there.
+    /// Whether the fault was felt at all, by what it must leave behind: another membership, lines that waited for room,
+    /// packets that waited for the link.
     pub(crate) fn check_effect(&self) -> Result<(), Error> {
-        let breaks = match self.cell.target {
-            Target::Worker | Target::Donor => matches!(self.cell.fault, Fault::Kill | Fault::Corrupt),
-            Target::Etcd => matches!(self.cell.fault, Fault::Kill | Fault::Stop | Fault::Cut),
-            Target::Leader => false,
+        let is_replaced = self.etcd.is_some();
+        let expected = match (self.cell.fault, self.cell.target) {
+            (Fault::Kill, _) => Some("epoch"),
+            (Fault::Stop | Fault::Cut, Target::Leader | Target::Etcd) if is_replaced => Some("epoch"),
+            // Nobody else leads, and the workers hold what they have.
+            (Fault::Stop | Fault::Cut, Target::Leader | Target::Etcd) => None,
+            (Fault::Stop | Fault::Cut, Target::Worker | Target::Donor) => self.is_member().then_some("epoch"),
+            (Fault::Corrupt, Target::Worker | Target::Donor) => Some("epoch"),
+            // Its port has refused it.
+            (Fault::Corrupt, Target::Leader | Target::Etcd) => None,
+            (Fault::Disk, Target::Etcd) => None, // it has room of its own, set aside
+            (Fault::Disk, _) => Some("storage"),
+            (Fault::Slow, _) if self.slowed => None,
+            (Fault::Slow, _) => {
+                let message = "nobody felt the fault: no packet had to wait";
+                return Err(Error::Drill(message.to_owned()));
+            }
         };
-        if breaks && !self.has_epoch_since()? {
-            return Err(Error::Drill(
-                "nobody noticed the fault: the membership stayed as it was".to_owned(),
-            ));
+        match expected {
+            Some(kind) if !self.has_note_since(kind)? => Err(Error::Drill(format!(
+                "nobody felt the fault: the run has no {kind} note after it"
+            ))),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Whether a membership was announced since the victim was at the fault's point, to the millisecond.
-    fn has_epoch_since(&self) -> Result<bool, Error> {
+    /// Whether the victim takes part in steps.
+    fn is_member(&self) -> bool {
+        (self.cell.moment, self.cell.target) != (Moment::Join, Target::Worker)
+    }
+
+    /// Whether the run has a note of this kind from when the victim was at the fault's point, or later, to the millisecond.
+    fn has_note_since(&self, kind: &str) -> Result<bool, Error> {
         let text = fs::read_to_string(&self.events)
             .map_err(Error::system(format!("read {}", self.events.display())))?;
+        Ok(self.tells(&text, kind))
+    }
+
+    fn tells(&self, events: &str, kind: &str) -> bool {
         let since = self.victim.at.duration_since(SystemTime::UNIX_EPOCH);
         let since = since.unwrap_or_default().as_millis();
-        let notes = text
+        let notes = events
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut epochs = notes.filter(|note| note["kind"] == "epoch");
-        Ok(epochs.any(|note| note["time_ms"].as_u64().is_some_and(|at| u128::from(at) >= since)))
+        let mut of_kind = notes.filter(|note| note["kind"] == kind);
+        of_kind.any(|note| note["time_ms"].as_u64().is_some_and(|at| u128::from(at) >= since))
     }
 
     /// Lets the process that holds still go on.
@@ -227,16 +259,21 @@ impl Scene<'_> {
         fs::write(&go, "").map_err(Error::system("release a held process"))
     }
 
-    /// Waits until the others have gone on without the victim; for a coordinator that nobody replaces, a while.
+    /// Waits until the others have gone on without the victim; a while if nobody can.
     fn absent(&self, cluster: &Cluster<'_>) -> Result<(), Error> {
-        if self.cell.target == Target::Leader {
-            return system::pause(ABSENCE, cluster.stop_asked());
+        let stop = cluster.stop_asked();
+        if self.cell.target == Target::Leader && self.etcd.is_none() {
+            return system::pause(ABSENCE, stop);
+        }
+        if self.is_member() {
+            let tells = |text: &str| self.tells(text, "epoch").then_some(());
+            let what = "the others going on without the victim";
+            return system::await_text(&self.events, what, GIVEN_UP, stop, tells);
         }
         let from = self.watch.heard().step();
-        self.watch
-            .wait("the others going on without the victim", GIVEN_UP, |heard| {
-                (heard.has_epoch_since(self.victim.at) || heard.step() >= from + 20).then_some(())
-            })
+        self.watch.wait("the members' next steps", GIVEN_UP, |heard| {
+            (heard.step() >= from + 20).then_some(())
+        })
     }
 }
 

@@ -63,14 +63,13 @@ pub fn measure(bench: &Bench, workers: u32, steps: u64) -> Result<Streams, Error
         every: 0,
         max_workers: workers,
         spares: 0,
+        microbatches: workers.next_power_of_two(),
+        lanes: workers.next_power_of_two(), // every worker has one
         lease_ms: 10_000,
         model: MINUTE,
         length: 32,
     };
     let source = job.toml(&folder.path().join("no-dataset-is-read"));
-    // Every worker has a lane.
-    let microbatches = format!("microbatches = {}", workers.next_power_of_two());
-    let source = source.replace("microbatches = 8", &microbatches);
     let source = source.replace("min_workers = 1", &format!("min_workers = {workers}"));
     let spec = Spec::parse(&source).map_err(|error| Error::Usage(error.to_string()))?;
     let driver = Driver {

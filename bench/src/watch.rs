@@ -61,17 +61,6 @@ impl Heard {
         self.notes.iter().filter(|note| note.kind == "epoch").count()
     }
 
-    /// Whether a membership was announced at that time or later, to the millisecond.
-    #[must_use]
-    pub fn has_epoch_since(&self, time: SystemTime) -> bool {
-        let since = time
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let mut epochs = self.notes.iter().filter(|note| note.kind == "epoch");
-        epochs.any(|note| u128::from(note.time_ms) >= since)
-    }
-
     /// Whether the job is over, however it ended.
     #[must_use]
     pub fn is_over(&self) -> bool {

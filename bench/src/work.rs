@@ -24,6 +24,10 @@ pub struct Job {
     pub max_workers: u32,
     /// `elastic.spares`
     pub spares: u32,
+    /// `batch.microbatches`
+    pub microbatches: u32,
+    /// `batch.lanes`
+    pub lanes: u32,
     /// `elastic.lease_ms`
     pub lease_ms: u64,
     /// `[model]` by its lines, over the dataset's vocabulary.
@@ -46,6 +50,8 @@ impl Job {
             every,
             max_workers,
             spares,
+            microbatches,
+            lanes,
             lease_ms,
             model,
             length,
@@ -54,7 +60,7 @@ impl Job {
         format!(
             "[job]\nname = \"{name}\"\n[data]\ndataset = {dataset:?}\n[model]\nvocab_size = {VOCABULARY}\n{model}\n\
              [train]\nsteps = {steps}\nseed = 7\n\
-             [batch]\nmicrobatches = 8\nsequences = 2\nsequence_length = {length}\n[optim]\nlearning_rate = 1e-2\n\
+             [batch]\nmicrobatches = {microbatches}\nlanes = {lanes}\nsequences = 2\nsequence_length = {length}\n[optim]\nlearning_rate = 1e-2\n\
              [checkpoint]\nevery = {every}\nkeep = 3\n\
              [elastic]\nmin_workers = 1\nmax_workers = {max_workers}\nspares = {spares}\nlease_ms = {lease_ms}\n"
         )
