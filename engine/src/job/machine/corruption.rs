@@ -236,11 +236,13 @@ impl Job {
         let step = self.committed().next();
         let is_member = self.members.contains(worker);
         let agreed = self.corruption.agreed.as_ref();
-        let was_right = agreed.is_some_and(|(of, who)| of.next() >= step && who.contains(worker));
-        let are_right = agreed.is_some_and(|(of, _)| *of == step);
+        // Whoever has entered since may have its state from any of the others.
+        let is_right = agreed.is_some_and(|(of, who)| {
+            let others = self.members.iter().filter(|m| *m != worker && who.contains(m));
+            who.contains(worker) && (*of == step || of.next() == step && others.count() > 1)
+        });
         self.evict(now, worker, reason, out);
-        let is_tainted = !(was_right && (are_right || self.members.len() > 1));
-        if is_member && is_tainted && !planted(Plant::KeepTainted) {
+        if is_member && !is_right && !planted(Plant::KeepTainted) {
             let text = format!("what {worker} contributed to since the last checkpoint does not count");
             self.go_back(Step(step.0 - 1), &text, out);
         }

@@ -17,8 +17,10 @@ pub(crate) struct Lineage {
     /// By step: the states that committed steps led to, on any lineage that has been cut since.
     valid: BTreeMap<Step, BTreeSet<u64>>,
     undisturbed: Result<(u64, BTreeSet<Step>), Step>,
-    /// The first step of the ledger to which wrong weights contributed: it must be cut before the end.
+    /// The first committed step to which wrong weights contributed, until it is committed anew.
     tainted: Option<Step>,
+    /// Digests of such steps.
+    spoilt: BTreeSet<(Step, String)>,
 }
 
 impl Lineage {
@@ -29,12 +31,12 @@ impl Lineage {
             valid: BTreeMap::from([(Step(0), BTreeSet::from([state]))]),
             undisturbed: reference::undisturbed(plan),
             tainted: None,
+            spoilt: BTreeSet::new(),
         }
     }
 
     pub(crate) fn cut(&mut self, step: Step) {
         self.states.truncate(step.0 as usize + 1);
-        self.tainted.take_if(|tainted| *tainted > step);
     }
 
     fn is_tainted(&self, step: Step) -> bool {
@@ -74,20 +76,19 @@ impl World {
                 } else {
                     reference::apply(state, gradient)
                 };
-                self.watch.lineage.valid.entry(step).or_default().insert(after);
+                let lineage = &mut self.watch.lineage;
+                lineage.valid.entry(step).or_default().insert(after);
+                lineage.tainted.take_if(|tainted| step <= *tainted);
                 return;
             }
         }
-        if self.watch.lineage.is_tainted(step) {
-            return;
-        }
-        let slots = 0..self.workers.len();
-        if slots
-            .into_iter()
-            .any(|slot| self.run_of(slot).is_some_and(|run| run.tainted))
-        {
+        let mut runs = self.workers.iter().filter_map(|worker| worker.run.as_ref());
+        let is_tainted = runs.any(|run| run.tainted);
+        let lineage = &mut self.watch.lineage;
+        if is_tainted || lineage.is_tainted(step) {
+            lineage.tainted.get_or_insert(step);
+            lineage.spoilt.insert((step, digest.to_owned()));
             self.count("steps of wrong weights");
-            self.watch.lineage.tainted = Some(step);
             return;
         }
         self.violated(format!(
@@ -129,7 +130,9 @@ impl World {
         } else {
             reference::apply(state, gradient)
         });
-        if !unseen && !self.watch.lineage.is_tainted(entry.step) && entry.digest != format!("{gradient:x}") {
+        let spoilt = &self.watch.lineage.spoilt;
+        let is_spoilt = spoilt.contains(&(entry.step, entry.digest.clone()));
+        if !unseen && !is_spoilt && entry.digest != format!("{gradient:x}") {
             self.violated(format!(
                 "step {} is recorded with a gradient that is not its own",
                 entry.step
