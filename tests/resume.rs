@@ -1,8 +1,11 @@
 //! What is left of a run that was cut off is enough to go on from, and what does not belong is refused.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lockstep_proto::wire::JobState;
@@ -10,6 +13,7 @@ use serde_json::Value;
 use support::cluster::Coordinator;
 use support::job::Job;
 use support::place::Place;
+use support::process::Process;
 
 /// The summary of [`Job::long`] when nothing disturbs it.
 fn undisturbed() -> &'static Value {
@@ -90,42 +94,74 @@ fn cut_off_before_the_first_checkpoint_starts_over() {
     same_weights(&place.summary("run long.toml --local --workers 2 --out out --resume"));
 }
 
-#[test]
-fn a_damaged_newest_checkpoint_is_passed_over() {
-    let place = cut_off(2, 130);
-    let mut checkpoints: Vec<_> = fs::read_dir(place.path("out/checkpoints"))
-        .unwrap()
+/// The run's checkpoints, oldest first.
+fn checkpoints(place: &Place) -> Vec<PathBuf> {
+    let folders = fs::read_dir(place.path("out/checkpoints")).unwrap();
+    let mut checkpoints: Vec<_> = folders
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("step-"))
         .collect();
     checkpoints.sort();
-    let newest = checkpoints.pop().unwrap();
-    assert!(!checkpoints.is_empty(), "an older one to fall back on");
-    let shard = newest.join("shard-1-of-2.safetensors");
-    let mut bytes = fs::read(&shard).unwrap();
-    let place_of_flip = bytes.len() * 2 / 3;
-    bytes[place_of_flip] ^= 0x10;
-    fs::write(&shard, &bytes).unwrap();
+    assert!(checkpoints.len() > 1, "an older one to fall back on");
+    checkpoints
+}
 
-    same_weights(&place.summary("run long.toml --local --workers 2 --out out --resume"));
+/// Flips a bit of a file and returns its bytes as they are now.
+fn damage(file: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(file).unwrap();
+    let place = bytes.len() * 2 / 3;
+    bytes[place] ^= 0x10;
+    fs::write(file, &bytes).unwrap();
+    bytes
+}
+
+/// Looks for what a rank says of the newest checkpoint, and for the older one that the run goes on from.
+fn passed_over(place: &Place, [.., older, newest]: &[PathBuf; 2]) -> String {
     let log = place.read("out/workers.log");
     let warning = log.lines().find(|line| line.contains("skipped: ")).expect(&log);
     let name = newest.file_name().unwrap().to_str().unwrap();
+    assert!(warning.contains(name), "{warning}");
+    let older = older.file_name().unwrap().to_str().unwrap();
+    let step: u64 = older.trim_start_matches("step-").parse().unwrap();
+    let events = place.read("out/events.jsonl");
+    let from = format!("resuming from the checkpoint of step {step}");
+    assert!(events.contains(&from), "{events}");
+    warning.to_owned()
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_passed_over() {
+    let place = cut_off(2, 130);
+    let checkpoints = checkpoints(&place);
+    let last = checkpoints.last_chunk().unwrap();
+    let bytes = damage(&last[1].join("shard-1-of-2.safetensors"));
+    same_weights(&place.summary("run long.toml --local --workers 2 --out out --resume"));
+    let warning = passed_over(&place, last);
     for word in [
-        name,
         "shard-1-of-2.safetensors has digest",
         &blake3::hash(&bytes).to_hex(),
         "expected",
     ] {
         assert!(warning.contains(word), "`{word}`: {warning}");
     }
-    let older = checkpoints.last().unwrap().file_name().unwrap().to_str().unwrap();
-    let step: u64 = older.trim_start_matches("step-").parse().unwrap();
-    let events = place.read("out/events.jsonl");
-    assert!(
-        events.contains(&format!("resuming from the checkpoint of step {step}")),
-        "{events}"
-    );
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_after_it_was_verified_is_passed_over_too() {
+    let place = cut_off(1, 130);
+    let checkpoints = checkpoints(&place);
+    let last = checkpoints.last_chunk().unwrap();
+    let mut resume = place.command("run long.toml --local --workers 1 --out out --resume -o json");
+    let fault = format!("point=before-load;do=hold;once={}", place.path("held").display());
+    resume.env(lockstep_faults::VARIABLE, fault);
+    let resume = Process::start(&mut resume);
+    place.await_file("held");
+    damage(&last[1].join("shard-1-of-1.safetensors"));
+    fs::write(place.path("held.go"), "").unwrap();
+    same_weights(&resume.finish().code(0).json());
+    passed_over(&place, last);
+    let log = place.read("out/workers.log");
+    assert!(log.contains("looking for another one"), "{log}");
 }
 
 /// Torn as by a machine that lost power: the manifest is cut short.

@@ -132,6 +132,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             Error::Address { .. } => 2,
             Error::Unreachable { .. } | Error::Leaderless(_) | Error::Refused(_) | Error::Lost(_) => 4,
             Error::Version(_) => 5,
+            Error::Damaged(_) => 6,
             Error::Evicted(_) | Error::Fatal(_) | Error::System { .. } => 1,
         });
     }

@@ -21,6 +21,8 @@ pub enum Point {
     Applied,
     /// A worker has written a checkpoint and is about to rename it into place.
     BeforeRename,
+    /// A worker is about to load a checkpoint that it has verified.
+    BeforeLoad,
     /// A newcomer is about to receive the state.
     DuringJoin,
     /// A donor is about to send the state.
@@ -33,7 +35,7 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BeforeSend,
         Self::DuringReduce,
         Self::Reduced,
@@ -41,6 +43,7 @@ impl Point {
         Self::AfterCommit,
         Self::Applied,
         Self::BeforeRename,
+        Self::BeforeLoad,
         Self::DuringJoin,
         Self::DuringDonation,
         Self::LeaderBeforeCommit,
@@ -58,6 +61,7 @@ impl Point {
             Self::AfterCommit => "after-commit",
             Self::Applied => "applied",
             Self::BeforeRename => "before-rename",
+            Self::BeforeLoad => "before-load",
             Self::DuringJoin => "during-join",
             Self::DuringDonation => "during-donation",
             Self::LeaderBeforeCommit => "leader-before-commit",

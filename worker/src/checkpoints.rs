@@ -181,7 +181,9 @@ impl Checkpoints {
 
     /// Looks for this run's checkpoints: the steps of those that verify. Others are named in the log; one that verifies
     /// but is of another run is an error, as the folder is not this run's. Where there are none, a copy is fetched.
-    pub(crate) fn scout(&self) -> Result<Vec<Step>, String> {
+    ///
+    /// Who `holds` a state is not likely to need any, and others wait for its word: then their bytes are not read now.
+    pub(crate) fn scout(&self, holds: bool) -> Result<Vec<Step>, String> {
         if let Some(target) = &self.target {
             let fetched = checkpoint::fetch(target, &self.folder).map_err(|error| error.to_string())?;
             if let Some(found) = fetched.found {
@@ -193,7 +195,12 @@ impl Checkpoints {
         }
         let mut steps = Vec::new();
         for (step, path) in checkpoint::list(&self.folder).map_err(|error| error.to_string())? {
-            match checkpoint::verify(&path) {
+            let checked = if holds {
+                checkpoint::glance(&path)
+            } else {
+                checkpoint::verify(&path)
+            };
+            match checked {
                 Ok(manifest) => {
                     manifest
                         .check_run(&path, &self.layout, &self.about)

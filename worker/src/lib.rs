@@ -46,6 +46,9 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// A checkpoint verified, or seemed to, and does not any more. The process that is started next passes it over.
+    #[error("{0}; looking for another one")]
+    Damaged(String),
     /// Somebody answers, but nobody leads.
     #[error("no coordinator leads: {0}; see the coordinators' logs for why")]
     Leaderless(String),

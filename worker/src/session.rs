@@ -140,8 +140,8 @@ impl Session {
     }
 
     async fn ready(&mut self) -> Result<(), Error> {
-        let checkpoints = self.checkpoints.clone();
-        let steps = tokio::task::spawn_blocking(move || checkpoints.scout())
+        let (checkpoints, holds) = (self.checkpoints.clone(), self.machine.held().is_some());
+        let steps = tokio::task::spawn_blocking(move || checkpoints.scout(holds))
             .await
             .map_err(|error| Error::Fatal(format!("look for checkpoints: {error}")))?
             .map_err(Error::Fatal)?;
@@ -197,6 +197,7 @@ impl Session {
 
     async fn ended(&mut self, ending: Ending) -> Result<(), Error> {
         match ending.gain {
+            Some(Gain::Damaged(reason)) => return Err(Error::Damaged(reason)),
             Some(Gain::Spans(spans)) => self.spans = spans,
             Some(Gain::Finished { weights, evaluation }) => {
                 let evaluation =

@@ -37,7 +37,7 @@ pub use background::{Background, Done, Job, Refused};
 pub use manifest::{About, Manifest, NamedShape, Shard};
 pub use mirror::{Failed, Fetched, Mirror, Mirrored, fetch};
 pub use piece::{Piece, part};
-pub use reader::{Checkpoint, Found, Skipped, list, load, newest_valid, read_manifest, verify};
+pub use reader::{Checkpoint, Found, Skipped, glance, list, load, newest_valid, read_manifest, verify};
 pub use retention::{Policy, prune, retained};
 
 use std::path::{Path, PathBuf};

@@ -78,6 +78,19 @@ pub fn verify(path: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// Checks the manifest of the checkpoint in the folder `path`, and that its files are there and of the right size. Reads none
+/// of them.
+///
+/// # Errors
+/// As [`verify`].
+pub fn glance(path: &Path) -> Result<Manifest> {
+    let manifest = read_manifest(path)?;
+    for shard in &manifest.shards {
+        shard.check_size(path)?;
+    }
+    Ok(manifest)
+}
+
 /// Loads and verifies the checkpoint in the folder `path`.
 ///
 /// # Errors

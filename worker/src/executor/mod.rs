@@ -59,6 +59,8 @@ pub(crate) enum Gain {
         weights: String,
         evaluation: Option<(f64, f64, u64)>,
     },
+    /// Nothing: the checkpoint to begin from is damaged. No state is held.
+    Damaged(String),
 }
 
 /// A task's end.
@@ -79,6 +81,7 @@ enum Failure {
     Superseded,
     PeerLost { rank: Rank, reason: String },
     DonorLost { donor: WorkerId, reason: String },
+    Damaged(String),
     Fatal(String),
 }
 
@@ -277,9 +280,7 @@ impl Executor {
             match work {
                 Work::Task(task) => {
                     tracing::debug!(?task, "begins");
-                    let ending = self
-                        .execute(task)
-                        .unwrap_or_else(|failure| self.end_of(failure).into());
+                    let ending = self.execute(task).unwrap_or_else(|failure| self.end_of(failure));
                     tracing::debug!(end = ?ending.end, "ends");
                     ended(ending);
                 }
@@ -292,9 +293,14 @@ impl Executor {
         }
     }
 
-    fn end_of(&self, failure: Failure) -> TaskEnd {
-        match failure {
+    fn end_of(&self, failure: Failure) -> Ending {
+        let end = match failure {
             Failure::Superseded => TaskEnd::Superseded,
+            Failure::Damaged(reason) => {
+                let gain = Some(Gain::Damaged(reason.clone()));
+                let end = TaskEnd::Failed(reason);
+                return Ending { end, gain };
+            }
             Failure::Fatal(reason) => TaskEnd::Failed(reason),
             Failure::DonorLost { donor, reason } => TaskEnd::PeerLost { peer: donor, reason },
             Failure::PeerLost { rank, reason } => {
@@ -307,7 +313,8 @@ impl Executor {
                     None => TaskEnd::Failed(format!("lost rank {rank}, which is not a member: {reason}")),
                 }
             }
-        }
+        };
+        end.into()
     }
 
     fn execute(&mut self, task: Task) -> Outcome {

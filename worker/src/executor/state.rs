@@ -27,7 +27,8 @@ impl Executor {
             }
             Source::Checkpoint => {
                 let path = checkpoint::folder(self.checkpoints.folder(), step);
-                let loaded = checkpoint::load(&path)?;
+                lockstep_faults::reach(Point::BeforeLoad, step.0);
+                let loaded = checkpoint::load(&path).map_err(|error| Failure::Damaged(error.to_string()))?;
                 let about = self.checkpoints.about();
                 loaded.manifest.check_run(&path, self.trainer.layout(), about)?;
                 self.trainer.restore(loaded.state)?;
