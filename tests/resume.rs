@@ -1,6 +1,10 @@
 //! What is left of a run that was cut off is enough to go on from, and what does not belong is refused.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod support;
 
@@ -118,7 +122,8 @@ fn damage(file: &Path) -> Vec<u8> {
 /// Looks for what a rank says of the newest checkpoint, and for the older one that the run goes on from.
 fn passed_over(place: &Place, [.., older, newest]: &[PathBuf; 2]) -> String {
     let log = place.read("out/workers.log");
-    let warning = log.lines().find(|line| line.contains("skipped: ")).expect(&log);
+    let warning = log.lines().find(|line| line.contains("skipped: "));
+    let warning = warning.unwrap_or_else(|| panic!("nothing was skipped: {log}"));
     let name = newest.file_name().unwrap().to_str().unwrap();
     assert!(warning.contains(name), "{warning}");
     let older = older.file_name().unwrap().to_str().unwrap();

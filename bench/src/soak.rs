@@ -93,16 +93,18 @@ impl Kind {
 /// # Errors
 /// When the run does not come through as it must; the message names the seed.
 pub fn soak(bench: &Bench, options: Options) -> Result<Soaked, Error> {
-    let seeded = |error| match error {
-        Error::Drill(message) => Error::Drill(format!("seed {}: {message}", options.seed)),
+    let mut data = Data::build()?;
+    run(bench, options, &data).map_err(|error| match error {
+        Error::Drill(message) => {
+            let (seed, folder) = (options.seed, data.keep().display());
+            Error::Drill(format!("seed {seed}: {message}; its logs are in {folder}"))
+        }
         other => other,
-    };
-    run(bench, options).map_err(seeded)
+    })
 }
 
-fn run(bench: &Bench, options: Options) -> Result<Soaked, Error> {
+fn run(bench: &Bench, options: Options, data: &Data) -> Result<Soaked, Error> {
     let started = Instant::now();
-    let data = Data::build()?;
     let job = Job {
         name: "soak",
         steps: (options.faults + 1) * STEPS_A_FAULT,
@@ -115,7 +117,7 @@ fn run(bench: &Bench, options: Options) -> Result<Soaked, Error> {
         model: MINUTE,
         length: 32,
     };
-    let expected = undisturbed(bench, &data, &job)?;
+    let expected = undisturbed(bench, data, &job)?;
     let names = [COORDINATOR, WORKERS[0], WORKERS[1], WORKERS[2]];
     let machines = if system::is_root() {
         Machines::apart(&names)?

@@ -163,7 +163,6 @@ impl Driver {
             let node = node_name(node)?;
             let down = register(&self.url, &node, slots).await?;
             tasks.spawn(fill(
-                node,
                 down,
                 self.url.clone(),
                 self.spec.clone(),
@@ -324,7 +323,6 @@ struct Down {
 
 /// Fills the slots of a node that the coordinator asks for.
 async fn fill(
-    node: NodeId,
     mut down: Down,
     url: String,
     spec: Spec,
@@ -338,7 +336,9 @@ async fn fill(
                 let message = message.map_err(|status| failed("the daemon's stream", &status))?;
                 let Some(message) = message else { return Ok(()) };
                 if let Some(wire::daemon_down::What::Start(start)) = message.what {
-                    let rank = Rank::new(&spec, node.clone(), start.slot, words.clone());
+                    let me = start.worker.ok_or_else(|| Error::Drill("a start names no worker".to_owned()))?;
+                    let me = WorkerId::try_from(me).map_err(|error| Error::Drill(error.to_string()))?;
+                    let rank = Rank::new(&spec, me, words.clone());
                     ranks.spawn(rank.run(url.clone(), gate.clone()));
                 }
             }
@@ -359,15 +359,11 @@ struct Rank {
 }
 
 impl Rank {
-    fn new(spec: &Spec, node: NodeId, slot: u32, words: mpsc::Sender<Word>) -> Self {
+    fn new(spec: &Spec, me: WorkerId, words: mpsc::Sender<Word>) -> Self {
         Self {
             spec: spec.clone(),
             job: spec.job.name.clone(),
-            me: WorkerId {
-                node,
-                slot,
-                incarnation: u128::from(slot) + 1,
-            },
+            me,
             words,
             membership: None,
             due: None,

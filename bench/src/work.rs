@@ -67,7 +67,7 @@ impl Job {
     }
 }
 
-/// A folder with a dataset of made-up text; removed when dropped.
+/// A folder with a dataset of made-up text; removed when dropped, unless it is to be kept.
 #[derive(Debug)]
 pub struct Data {
     folder: TempDir,
@@ -92,6 +92,12 @@ impl Data {
             lockstep_data::BuildOptions::new(lockstep_data::Corpus::Folder(corpus), dataset, VOCABULARY);
         lockstep_data::build(&options, &mut |_| (), &false.into())?;
         Ok(Self { folder })
+    }
+
+    /// Leaves the folder behind, with the logs of what went wrong in it; says where it is.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self.folder.disable_cleanup(true);
+        self.folder.path()
     }
 
     /// The folder in which there is room for runs.

@@ -35,10 +35,17 @@ pub(crate) struct Daemon {
 pub(crate) struct Nodes {
     daemons: BTreeMap<NodeId, (Daemon, Instant)>,
     /// What runs, or was told to start, in which slot.
-    occupied: BTreeMap<Slot, JobId>,
+    occupied: BTreeMap<Slot, Tenant>,
     drained: BTreeSet<NodeId>,
     /// Slots whose results were wrong, until the coordinator is started anew: by then somebody has looked.
     quarantined: BTreeSet<Slot>,
+}
+
+/// The process in a slot, and of which job.
+#[derive(Clone, Debug)]
+struct Tenant {
+    job: JobId,
+    incarnation: u128,
 }
 
 fn slot_of(worker: &WorkerId) -> Slot {
@@ -88,7 +95,9 @@ impl Nodes {
                 tracing::info!(%worker, %job, "the job is not known or over: its rank is killed");
                 self.kill(&worker);
             }
-            self.occupied.insert(slot_of(&worker), job);
+            let incarnation = worker.incarnation;
+            self.occupied
+                .insert(slot_of(&worker), Tenant { job, incarnation });
         }
         Ok(())
     }
@@ -115,27 +124,31 @@ impl Nodes {
         }
         self.daemons.remove(node);
         self.occupied
-            .retain(|slot, job| slot.node != *node || lives(job, slot));
+            .retain(|slot, tenant| slot.node != *node || lives(&tenant.job, slot));
         true
     }
 
-    /// A rank's stream is open, so its slot is taken: its daemon may not have come yet.
+    /// A rank's stream is open, so its slot is taken by it: its daemon may not have come yet, and of two processes the one
+    /// that came last is the one that counts.
     pub(crate) fn rank_came(&mut self, job: &JobId, worker: &WorkerId) {
-        self.occupied
-            .entry(slot_of(worker))
-            .or_insert_with(|| job.clone());
+        let (job, incarnation) = (job.clone(), worker.incarnation);
+        self.occupied.insert(slot_of(worker), Tenant { job, incarnation });
     }
 
     /// A rank's stream ended. Its daemon will tell of its end; without a daemon this is all there is to know.
     pub(crate) fn rank_went(&mut self, worker: &WorkerId) {
         if !self.daemons.contains_key(&worker.node) {
-            self.occupied.remove(&slot_of(worker));
+            self.exited(worker);
         }
     }
 
-    /// A rank's process ended.
+    /// A rank's process ended: its slot is free, unless another one has it by now.
     pub(crate) fn exited(&mut self, worker: &WorkerId) {
-        self.occupied.remove(&slot_of(worker));
+        let slot = slot_of(worker);
+        let has_it = |tenant: &Tenant| tenant.incarnation == worker.incarnation;
+        if self.occupied.get(&slot).is_some_and(has_it) {
+            self.occupied.remove(&slot);
+        }
     }
 
     /// The worker's results were wrong: its slot is not used any more.
@@ -161,17 +174,22 @@ impl Nodes {
 
     /// Slots that a job has.
     pub(crate) fn placed(&self, job: &JobId) -> u32 {
-        self.occupied.values().filter(|of| *of == job).count() as u32
+        self.occupied.values().filter(|of| of.job == *job).count() as u32
     }
 
     /// Has a rank started.
     pub(crate) fn start(&mut self, job: &JobId, slot: Slot) {
+        let worker = WorkerId {
+            node: slot.node.clone(),
+            slot: slot.slot,
+            incarnation: uuid::Uuid::new_v4().as_u128(),
+        };
         let start = wire::StartRank {
             job: job.to_string(),
-            slot: slot.slot,
+            worker: Some((&worker).into()),
         };
         if self.tell(&slot.node, wire::daemon_down::What::Start(start)) {
-            self.occupied.insert(slot, job.clone());
+            self.rank_came(job, &worker);
         }
     }
 
@@ -368,6 +386,37 @@ mod tests {
         assert_eq!(kill.worker, Some((&worker(1)).into()));
         assert_eq!(slots(nodes.free()), [0]);
         nodes.exited(&worker(1));
+        assert_eq!(slots(nodes.free()), [0, 1]);
+    }
+
+    #[test]
+    fn the_end_of_a_process_frees_no_slot_that_another_one_has() {
+        let mut nodes = Nodes::default();
+        let (first, mut down) = daemon(1, 7);
+        nodes
+            .connect(at(0), &node(), first, vec![(job(), worker(0))], |_| true)
+            .unwrap();
+        let newer = WorkerId {
+            incarnation: 2,
+            ..worker(0)
+        };
+        nodes.rank_came(&job(), &newer);
+        nodes.exited(&worker(0));
+        assert_eq!(slots(nodes.free()), [1]);
+        nodes.exited(&newer);
+        assert_eq!(slots(nodes.free()), [0, 1]);
+        // One that was started and has not come yet is known by the number that it was given.
+        let slot = nodes.free().remove(0);
+        nodes.start(&job(), slot);
+        nodes.exited(&newer);
+        assert_eq!(slots(nodes.free()), [1]);
+        let Ok(Ok(wire::DaemonDown {
+            what: Some(wire::daemon_down::What::Start(start)),
+        })) = down.try_recv()
+        else {
+            panic!("no order to start");
+        };
+        nodes.exited(&start.worker.unwrap().try_into().unwrap());
         assert_eq!(slots(nodes.free()), [0, 1]);
     }
 

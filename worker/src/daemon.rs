@@ -178,7 +178,10 @@ impl Daemon {
                     .job
                     .parse()
                     .map_err(|error: lockstep_engine::ids::InvalidId| Error::Lost(error.to_string()))?;
-                self.children.start(job, start.slot);
+                let worker = required("start.worker", start.worker)
+                    .and_then(WorkerId::try_from)
+                    .map_err(invalid)?;
+                self.children.start(job, worker);
             }
             What::Kill(kill) => {
                 let worker = required("kill.worker", kill.worker)

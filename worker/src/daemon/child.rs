@@ -39,12 +39,7 @@ impl Children {
     }
 
     /// Starts a rank; if that fails, its end is told like any other.
-    pub(super) fn start(&mut self, job: JobId, slot: u32) {
-        let worker = WorkerId {
-            node: self.options.node.clone(),
-            slot,
-            incarnation: uuid::Uuid::new_v4().as_u128(),
-        };
+    pub(super) fn start(&mut self, job: JobId, worker: WorkerId) {
         let doom = CancellationToken::new();
         self.running.insert(worker.clone(), (job.clone(), doom.clone()));
         while self.watches.try_join_next().is_some() {}
