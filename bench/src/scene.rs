@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal};
 
@@ -14,6 +14,7 @@ use crate::cluster::{Bench, Cluster};
 use crate::disk::Disk;
 use crate::etcd::Etcd;
 use crate::machine::Machines;
+use crate::netns::Host;
 use crate::watch::Watch;
 use crate::{Error, system};
 
@@ -130,7 +131,7 @@ impl Scene<'_> {
                 self.watch.wait("steps over a slow link", GIVEN_UP, |heard| {
                     (heard.commits.len() as u64 >= from + SLOW_STEPS).then_some(())
                 })?;
-                self.slowed = link.has_held_packets()?;
+                self.slowed = await_held(link, cluster)?;
                 link.heal()?;
             }
             Fault::Corrupt => {
@@ -180,7 +181,7 @@ impl Scene<'_> {
                 link()?.slow_down(256)?;
                 self.release()?;
                 gone()?;
-                self.slowed = link()?.has_held_packets()?;
+                self.slowed = await_held(link()?, cluster)?;
                 link()?.heal()?;
             }
             Fault::Disk => {
@@ -275,6 +276,18 @@ impl Scene<'_> {
             (heard.step() >= from + 20).then_some(())
         })
     }
+}
+
+/// Waits until packets had to wait for a slow link; not for ever.
+fn await_held(link: &Host, cluster: &Cluster<'_>) -> Result<bool, Error> {
+    let deadline = Instant::now() + GIVEN_UP;
+    while !link.has_held_packets()? {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        system::pause(Duration::from_millis(10), cluster.stop_asked())?;
+    }
+    Ok(true)
 }
 
 /// Sends bytes that are no frame, and waits until they are refused.
