@@ -184,7 +184,7 @@ impl Checkpoints {
     ///
     /// Who `holds` a state is not likely to need any, and others wait for its word: then their bytes are not read now.
     pub(crate) fn scout(&self, holds: bool) -> Result<Vec<Step>, String> {
-        if let Some(target) = &self.target {
+        if let Some(target) = self.target.as_ref().filter(|_| !holds) {
             let fetched = checkpoint::fetch(target, &self.folder).map_err(|error| error.to_string())?;
             if let Some(found) = fetched.found {
                 tracing::info!(

@@ -169,6 +169,8 @@ pub(crate) struct Executor {
     last: Option<(Step, bool)>,
     /// Whether there is a state that counts; and whether it is about to be forgotten, as is told to other threads.
     holds: bool,
+    /// Whether there was one that does not count any more: the trainer may hold anything.
+    has_trained: bool,
     void: Arc<AtomicBool>,
     /// Whether a snapshot was taken of this state: if it is right shows in the next step that is reduced.
     copied: bool,
@@ -250,6 +252,7 @@ impl Executor {
             reduced: vec![0.0; len],
             last: None,
             holds: false,
+            has_trained: false,
             void: Arc::default(),
             copied: false,
             following: None,

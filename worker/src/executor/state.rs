@@ -21,7 +21,7 @@ impl Executor {
         match source {
             Source::Seed if step == Step(0) => {
                 // A new process has just been initialised; one that has trained begins anew.
-                if self.trainer.state().step != step {
+                if self.has_trained || self.trainer.state().step != step {
                     self.trainer = new_trainer(&self.spec, &self.device)?;
                 }
             }
@@ -47,11 +47,13 @@ impl Executor {
     fn hold_anew(&mut self) {
         self.holds = true;
         self.last = None;
+        self.copied = false;
         self.forget_partials();
     }
 
     /// The state does not count any more.
     pub(super) fn forget(&mut self) {
+        self.has_trained |= self.holds;
         self.holds = false;
         self.void.store(false, Ordering::Release);
         self.last = None;
@@ -128,6 +130,7 @@ impl Executor {
                 }
                 self.forget_partials();
                 self.last = None;
+                self.copied = false;
                 let shared = values.map(Arc::new);
                 self.followers.tell(step, shared.as_ref());
                 if let Some(values) = shared.and_then(Arc::into_inner) {

@@ -53,6 +53,7 @@ impl Executor {
             .ok_or_else(|| Failure::Fatal("no epoch was entered".to_owned()))?;
         let assignment = membership.assignment(step);
         self.last = None; // its gradient is about to be overwritten
+        let doubted = membership.recompute && step == membership.base.next();
         let feeds_members = step == membership.base.next()
             && membership
                 .rank_of(&self.worker)
@@ -73,7 +74,7 @@ impl Executor {
             lockstep_faults::flip(&mut self.reduced);
         }
         let every = self.spec.guard.compare_weights_every;
-        let compares = every > 0 && step.0.is_multiple_of(every) || self.copied;
+        let compares = every > 0 && step.0.is_multiple_of(every) || self.copied || doubted;
         let result = Reduced {
             digest: digest(&self.reduced),
             loss: self.loss(),

@@ -95,13 +95,25 @@ impl Job {
         self.try_seal(out);
     }
 
-    /// All members agree on the state from which `step` was computed.
+    /// Members agree on the state from which `step` was computed: so does everybody who writes a part, or it is given up.
     pub(super) fn agreed_before(&mut self, step: Step, out: &mut Vec<Command>) {
-        if let Some(attempt) = &mut self.checkpoints.attempt
-            && attempt.step < step
-        {
+        let Some(attempt) = &mut self.checkpoints.attempt else {
+            return;
+        };
+        if attempt.step >= step || attempt.agreed {
+            return;
+        }
+        // A lone writer had nobody to compare with.
+        if attempt.writers.len() == 1 || self.corruption.compared(step, &attempt.writers) {
             attempt.agreed = true;
             self.try_seal(out);
+        } else {
+            let text = format!(
+                "the checkpoint of step {} is given up: who wrote a part is gone, and nobody has compared its state",
+                attempt.step
+            );
+            self.checkpoints.attempt = None;
+            out.push(note(NoteKind::Checkpoint, text));
         }
     }
 
@@ -159,6 +171,7 @@ impl Job {
         }
         self.checkpoints.attempt.take_if(|attempt| attempt.step == step);
         self.checkpoints.sealed = self.checkpoints.sealed.max(Some(step));
+        self.corruption.sealed();
         if !self.lacks_last_checkpoint() {
             self.checkpoints.problem = None;
         }

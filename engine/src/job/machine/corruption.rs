@@ -11,6 +11,9 @@ use crate::time::Instant;
 /// Caught so often, a worker's slot is not used any more.
 const STRIKES: u32 = 2;
 
+/// All go back so often to the same checkpoint.
+const RETURNS: u32 = 8;
+
 /// What is remembered of disagreements.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Corruption {
@@ -20,16 +23,41 @@ pub(super) struct Corruption {
     claims: BTreeMap<WorkerId, String>,
     /// What each said of the weights before this step, until the step is reached again from a checkpoint.
     weights: Option<(Step, BTreeMap<WorkerId, String>)>,
-    /// The last step before which all had the same weights, and who they were.
+    /// The last step before which all who were asked had the same weights, and who of them has been a member ever since.
     agreed: Option<(Step, Vec<WorkerId>)>,
+    /// A bad step, which is computed again to see whether wrong weights are the reason.
+    doubted: Option<Step>,
+    /// How often all went back since the last checkpoint was sealed.
+    returns: u32,
     /// By slot: how often its results were wrong.
     strikes: BTreeMap<(NodeId, u32), u32>,
 }
 
 impl Corruption {
-    /// The state does not count any more that was agreed on.
+    /// The state does not count any more, nor what was said of the step in flight.
     pub(super) fn forget(&mut self) {
         self.agreed = None;
+        self.doubted = None;
+        self.disputes = 0;
+        self.claims.clear();
+    }
+
+    /// Whoever is no member any more may have the state from somebody else when it comes back.
+    pub(super) fn keep(&mut self, members: &[WorkerId]) {
+        if let Some((_, agreed)) = &mut self.agreed {
+            agreed.retain(|worker| members.contains(worker));
+        }
+    }
+
+    /// Whether these were all found to have the same weights before `step`.
+    pub(super) fn compared(&self, step: Step, workers: &[WorkerId]) -> bool {
+        let at_step = self.agreed.as_ref().filter(|(of, _)| *of == step);
+        at_step.is_some_and(|(_, who)| workers.iter().all(|worker| who.contains(worker)))
+    }
+
+    /// A checkpoint is sealed: going back comes no further than this.
+    pub(super) fn sealed(&mut self) {
+        self.returns = 0;
     }
 
     /// All `members` have just taken the same state up, each by itself.
@@ -37,9 +65,9 @@ impl Corruption {
         self.agreed = Some((base.next(), members.to_vec()));
     }
 
-    /// Whether the step in flight has to be computed from nothing.
-    pub(super) fn recompute(&self) -> bool {
-        self.disputes > 0
+    /// Whether the step in flight has to be computed from nothing, and weights compared.
+    pub(super) fn recompute(&self, step: Step) -> bool {
+        self.disputes > 0 || self.doubted == Some(step)
     }
 }
 
@@ -70,6 +98,17 @@ impl Job {
         self.blame(now, claims, digests.keys().next(), why, out)
     }
 
+    /// Has a bad step computed again if it may be bad because of somebody's wrong weights, which nobody has compared yet.
+    pub(super) fn doubt(&mut self, now: Instant, step: Step, out: &mut Vec<Command>) -> bool {
+        if self.members.len() < 2 || self.corruption.compared(step, &self.members) {
+            return false;
+        }
+        self.corruption.doubted = Some(step);
+        let reason = format!("step {step} is bad; computing it again, with weights compared");
+        self.announce(now, &reason, out);
+        true
+    }
+
     /// Compares what members `said` of the weights before `step`, if they were asked. Unless all agree, it is dealt with
     /// here.
     pub(super) fn weights_agree(
@@ -87,11 +126,15 @@ impl Job {
         let Some(agreed) = weights.keys().next() else {
             return true;
         };
-        self.corruption.agreed = Some((step, said.keys().cloned().collect()));
+        // One word of many says nothing.
+        if said.len() > 1 || self.members.len() == 1 {
+            self.corruption.agreed = Some((step, said.keys().cloned().collect()));
+        }
         let before = self.corruption.weights.take_if(|(of, _)| *of <= step);
-        // If nobody was right, steps were committed with wrong weights, and spoilt everybody's.
-        let tells =
-            |(of, said): &(Step, BTreeMap<_, _>)| *of == step && said.values().any(|word| word == agreed);
+        // If more than one was wrong, steps were committed with wrong weights, or somebody had them from another.
+        let tells = |(of, said): &(Step, BTreeMap<_, _>)| {
+            *of == step && said.values().filter(|word| *word != agreed).count() == 1
+        };
         let before = before.filter(tells).unwrap_or_default().1;
         let why = "its weights were wrong before the checkpoint was taken up";
         self.blame(now, before, Some(agreed), why, out)
@@ -174,13 +217,12 @@ impl Job {
         // Whoever has entered since may have its weights from the one that is wrong, and make a majority with it.
         let voters = agreed.filter(|(_, agreed)| self.members.iter().all(|member| agreed.contains(member)));
         let bug = planted(Plant::KeepTainted);
-        let is_fresh = voters.is_some_and(|(of, _)| of.next() == step) || bug;
+        let is_fresh = voters.is_some_and(|(of, _)| of.next() >= step) || bug;
         let odd = odd.filter(|_| voters.is_some() || bug);
         let before = self.corruption.weights.take();
         let why = "its weights differ from everyone else's";
         match odd {
             Some(worker) if is_fresh => {
-                self.strike(now, &worker, why, out);
                 // Whoever follows may have them from it.
                 let members = &self.members;
                 let followers = self.workers().into_iter().filter(|peer| !members.contains(peer));
@@ -188,6 +230,7 @@ impl Job {
                     let reason = format!("its state may be that of {worker}, whose weights are wrong");
                     self.evict(now, &follower, &reason, out);
                 }
+                self.strike(now, &worker, why, out);
                 self.cast_out(now, &worker, why, out);
                 return;
             }
@@ -199,6 +242,12 @@ impl Job {
                 return self.end(Outcome::Failed(reason), out);
             }
             None => self.corruption.weights = Some((step, said.clone())),
+        }
+        self.corruption.returns += 1;
+        if self.corruption.returns > RETURNS {
+            let reason =
+                format!("weights differed {RETURNS} times since the last checkpoint; check the hardware");
+            return self.end(Outcome::Failed(reason), out);
         }
         // Unless that has happened already, with the second strike.
         if self.phase != Phase::Gathering {

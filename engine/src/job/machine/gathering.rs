@@ -131,7 +131,6 @@ impl Job {
     /// The state that workers have does not count any more, nor that of workers which come back later.
     pub(super) fn go_back(&mut self, step: Step, reason: &str, out: &mut Vec<Command>) {
         self.fall_back(step, reason, out);
-        self.corruption.forget();
         self.past.fence = self.epoch;
     }
 
@@ -140,6 +139,7 @@ impl Job {
     pub(super) fn fall_back(&mut self, step: Step, reason: &str, out: &mut Vec<Command>) {
         self.hold(reason, true, out);
         self.cut(step);
+        self.corruption.forget();
         // Those that are left look for checkpoints again and say anew that they are ready.
         self.members.clear();
         self.owners.clear();

@@ -65,7 +65,7 @@ impl Job {
         }
     }
 
-    fn problem(&self, result: &Reduced) -> Option<String> {
+    pub(super) fn problem(&self, result: &Reduced) -> Option<String> {
         if !result.loss.is_finite() {
             return Some(format!("its loss is {}", result.loss));
         }

@@ -209,7 +209,8 @@ impl Job {
         };
         self.give_out(&first, &chosen);
         self.raise(out);
-        let (epoch, base, recompute) = (self.epoch, self.committed(), self.corruption.recompute());
+        let (epoch, base) = (self.epoch, self.committed());
+        let recompute = self.corruption.recompute(base.next());
         let names: Vec<String> = chosen.iter().map(ToString::to_string).collect();
         out.push(note(
             NoteKind::Epoch,
@@ -249,6 +250,7 @@ impl Job {
             self.orphan(&donor);
         }
         self.members = chosen;
+        self.corruption.keep(&self.members);
         if snapshot {
             self.begin_checkpoint(base, out);
         }

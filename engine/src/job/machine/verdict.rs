@@ -40,6 +40,14 @@ impl Job {
             return;
         }
         let step = self.committed().next();
+        let bad = self
+            .reports
+            .values()
+            .next()
+            .and_then(|report| self.problem(&report.result));
+        if bad.is_some() && self.doubt(now, step, out) {
+            return;
+        }
         let reports = std::mem::take(&mut self.reports);
         let Some(Report { result, .. }) = reports.values().next() else {
             return;

@@ -131,12 +131,12 @@ fn begin_again(bench: &mut Bench, slots: u32, checkpoint: u64) {
 fn steps_since_an_agreement_may_be_of_wrong_weights_so_that_all_go_back_though_one_is_odd() {
     let mut bench = Bench::of(3, rules());
     weights(&mut bench, |_| "w");
-    bench.run_to(3);
+    bench.run_with(3, &Bench::unasked("d"));
     let out = weights(&mut bench, |slot| ["spoilt", "spoilt", "odd"][slot as usize]);
     assert!(matches!(out[1], Command::Hold { forget: true, .. }), "{out:?}");
     assert_eq!(evicted(&out), []);
     begin_again(&mut bench, 3, 1);
-    bench.run_to(3);
+    bench.run_with(3, &Bench::unasked("d"));
     // The others' weights were not right either, and that was not their fault.
     assert_eq!(verdict(&weights(&mut bench, |_| "w")).step, Step(4));
     let caught: Vec<_> = bench
@@ -155,10 +155,10 @@ fn steps_since_an_agreement_may_be_of_wrong_weights_so_that_all_go_back_though_o
 fn of_two_nobody_is_blamed_for_weights_that_both_had_to_give_up() {
     let mut bench = Bench::of(2, rules());
     weights(&mut bench, |_| "w");
-    bench.run_to(3);
+    bench.run_with(3, &Bench::unasked("d"));
     weights(&mut bench, |slot| ["spoilt", "odd"][slot as usize]);
     begin_again(&mut bench, 2, 1);
-    bench.run_to(3);
+    bench.run_with(3, &Bench::unasked("d"));
     assert_eq!(verdict(&weights(&mut bench, |_| "w")).step, Step(4));
     assert!(
         !bench.notes.iter().any(|note| note.1.contains("was caught")),
@@ -171,10 +171,11 @@ fn of_two_nobody_is_blamed_for_weights_that_both_had_to_give_up() {
 fn who_is_cast_out_untested_takes_along_what_it_contributed_to() {
     let mut bench = Bench::of(3, rules());
     weights(&mut bench, |_| "w");
-    bench.run_to(3);
+    bench.run_with(3, &Bench::unasked("d"));
     let odd = |slot| if slot == 1 { "odd" } else { "d" };
-    digests(&mut bench, odd);
-    let out = digests(&mut bench, odd);
+    let said = |slot| Bench::unasked(odd(slot));
+    bench.each_reports(said);
+    let out = bench.each_reports(said);
     assert_eq!(evicted(&out), [1]);
     assert!(
         out.iter()
@@ -194,7 +195,7 @@ fn members_that_differ_in_the_end_go_back_too() {
         },
     );
     let steps = rules().steps.0;
-    bench.run_to(steps);
+    bench.run_with(steps, &Bench::unasked("d"));
     for slot in 0..3 {
         let weights = ["w", "odd", "w"][slot as usize].to_owned();
         let (worker, epoch) = (worker(slot), bench.job.epoch());
@@ -222,4 +223,47 @@ fn gradients_computed_with_wrong_weights_are_nobodys_fault() {
     digests(&mut bench, |_| "right");
     let caught = bench.notes.iter().filter(|note| note.1.contains("was caught"));
     assert_eq!(caught.count(), 1, "{:?}", bench.notes);
+}
+
+#[test]
+fn a_bad_step_is_computed_again_with_weights_compared_before_it_is_judged() {
+    let bad = |weights: Option<&str>| Reduced {
+        loss: f32::NAN,
+        weights: weights.map(str::to_owned),
+        ..Bench::reduced("d")
+    };
+    let mut bench = Bench::of(2, rules());
+    bench.run_to(1);
+    let again = |out: &[Command]| announced(out).recompute && announced(out).base == Step(1);
+    assert!(again(&bench.each_reports(|_| bad(None))));
+    // Somebody's weights are the reason: all go back, and nothing is judged.
+    let out = bench.each_reports(|slot| bad(Some(["w", "odd"][slot as usize])));
+    assert!(matches!(out[1], Command::Hold { forget: true, .. }), "{out:?}");
+    begin_again(&mut bench, 2, 1);
+    // All have just loaded them: it really is bad.
+    let out = bench.each_reports(|_| bad(None));
+    assert!(
+        matches!(&out[..], [Command::End { outcome: Outcome::Failed(why), .. }] if why.starts_with("step 2")),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn a_job_that_goes_back_again_and_again_ends() {
+    let mut bench = Bench::of(2, rules());
+    for round in 0..20 {
+        // Each time at another step, so that nothing happens twice.
+        bench.run_with(1 + round % 3, &Bench::unasked("d"));
+        let out = weights(&mut bench, |slot| ["w", "odd"][slot as usize]);
+        if let Some(Command::End {
+            outcome: Outcome::Failed(why),
+            ..
+        }) = out.first()
+        {
+            assert!(round == 8 && why.contains("check the hardware"), "{round}: {why}");
+            return;
+        }
+        begin_again(&mut bench, 2, 0);
+    }
+    panic!("it goes on for ever: {:?}", bench.notes);
 }

@@ -149,7 +149,15 @@ impl Bench {
             digest: digest.to_owned(),
             loss: 1.0,
             finite: true,
+            weights: Some("w".to_owned()),
+        }
+    }
+
+    /// As in a step before which weights are not compared.
+    pub(super) fn unasked(digest: &str) -> Reduced {
+        Reduced {
             weights: None,
+            ..Self::reduced(digest)
         }
     }
 
@@ -201,9 +209,13 @@ impl Bench {
 
     /// Commits steps up to this one.
     pub(super) fn run_to(&mut self, step: u64) {
+        self.run_with(step, &Self::reduced("d"));
+    }
+
+    pub(super) fn run_with(&mut self, step: u64, result: &Reduced) {
         while self.job.committed() < Step(step) {
             let before = self.job.committed();
-            self.all_report(&Self::reduced("d"));
+            self.all_report(result);
             assert!(self.job.committed() > before, "{:?}", self.notes);
         }
     }

@@ -340,7 +340,11 @@ impl World {
         }
         run.reduced = Some((epoch, step, gradient));
         run.task = None;
-        let compared = run.copied || compare > 0 && step.0 % compare == 0;
+        let doubted = run
+            .membership
+            .as_ref()
+            .is_some_and(|membership| membership.recompute && step == membership.base.next());
+        let compared = run.copied || doubted || compare > 0 && step.0 % compare == 0;
         let weights = run.state.filter(|_| compared).map(|(_, state)| state);
         let result = reference::reduced(&self.plan, step, gradient, weights);
         if wrong {

@@ -151,6 +151,7 @@ impl World {
             return;
         };
         while let Some(item) = feed.items.pop_front() {
+            run.copied = false;
             let held = run.state.map(|(step, _)| step);
             let (step, state) = match (&item, run.state) {
                 (Item::Snapshot { step, state, tainted }, _) => {
