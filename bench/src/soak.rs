@@ -20,6 +20,10 @@ const WORKERS: [&str; 3] = ["alpha", "beta", "gamma"];
 /// Steps of the run for each fault: more than the others can commit while the longest one lasts, on average over all
 /// kinds, so that the run outlives its faults.
 const STEPS_A_FAULT: u64 = 120;
+/// Beyond those: what a run of few faults may be ahead of that average.
+const SLACK: u64 = 2000;
+/// The shortest and the longest that a process is stopped or a link cut, in milliseconds; the lease is 1 s.
+const LENGTHS: (usize, usize) = (50, 1550);
 /// How long the run may take to commit a step after a fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -107,7 +111,7 @@ fn run(bench: &Bench, options: Options, data: &Data) -> Result<Soaked, Error> {
     let started = Instant::now();
     let job = Job {
         name: "soak",
-        steps: (options.faults + 1) * STEPS_A_FAULT,
+        steps: options.faults * STEPS_A_FAULT + SLACK,
         every: 100,
         max_workers: 2,
         spares: 1,
@@ -201,7 +205,8 @@ impl Soak<'_> {
             .one_of(&kinds.collect::<Vec<_>>())
             .unwrap_or(Kind::KillRank);
         let worker = WORKERS[self.draw.below(WORKERS.len())];
-        let length = Duration::from_millis(50 + self.draw.below(2450) as u64);
+        let (shortest, longest) = LENGTHS;
+        let length = Duration::from_millis((shortest + self.draw.below(longest - shortest)) as u64);
         tracing::debug!(number, ?kind, worker, ?length, "fault");
         let began = Instant::now();
         let before = self.watch.heard().commits.len();

@@ -95,9 +95,7 @@ impl Nodes {
                 tracing::info!(%worker, %job, "the job is not known or over: its rank is killed");
                 self.kill(&worker);
             }
-            let incarnation = worker.incarnation;
-            self.occupied
-                .insert(slot_of(&worker), Tenant { job, incarnation });
+            self.take(&job, &worker);
         }
         Ok(())
     }
@@ -128,9 +126,14 @@ impl Nodes {
         true
     }
 
-    /// A rank's stream is open, so its slot is taken by it: its daemon may not have come yet, and of two processes the one
-    /// that came last is the one that counts.
+    /// A rank's stream is open. While its daemon has not come yet, this is all there is to know of its slot.
     pub(crate) fn rank_came(&mut self, job: &JobId, worker: &WorkerId) {
+        if !self.daemons.contains_key(&worker.node) {
+            self.take(job, worker);
+        }
+    }
+
+    fn take(&mut self, job: &JobId, worker: &WorkerId) {
         let (job, incarnation) = (job.clone(), worker.incarnation);
         self.occupied.insert(slot_of(worker), Tenant { job, incarnation });
     }
@@ -189,7 +192,7 @@ impl Nodes {
             worker: Some((&worker).into()),
         };
         if self.tell(&slot.node, wire::daemon_down::What::Start(start)) {
-            self.rank_came(job, &worker);
+            self.take(job, &worker);
         }
     }
 
@@ -392,15 +395,19 @@ mod tests {
     #[test]
     fn the_end_of_a_process_frees_no_slot_that_another_one_has() {
         let mut nodes = Nodes::default();
-        let (first, mut down) = daemon(1, 7);
-        nodes
-            .connect(at(0), &node(), first, vec![(job(), worker(0))], |_| true)
-            .unwrap();
         let newer = WorkerId {
             incarnation: 2,
             ..worker(0)
         };
+        // Nobody knows yet but the ranks themselves.
+        nodes.rank_came(&job(), &worker(0));
         nodes.rank_came(&job(), &newer);
+        let (first, mut down) = daemon(1, 7);
+        nodes
+            .connect(at(0), &node(), first, vec![(job(), newer.clone())], |_| true)
+            .unwrap();
+        // What a daemon says counts more than the last words of a process on their way.
+        nodes.rank_came(&job(), &worker(0));
         nodes.exited(&worker(0));
         assert_eq!(slots(nodes.free()), [1]);
         nodes.exited(&newer);

@@ -185,6 +185,12 @@ impl FromStr for Plan {
                 return Err(malformed(format!("`{key}` is given twice")));
             }
         }
+        if times == Some(0) || (step.is_some() && times.is_some_and(|times| times > 1)) {
+            return Err(Malformed {
+                part: text.to_owned(),
+                problem: "`times` must be at least 1, and 1 together with `step`".to_owned(),
+            });
+        }
         let missing = |key: &str| Malformed {
             part: text.to_owned(),
             problem: format!("`{key}` is missing"),
@@ -240,7 +246,8 @@ mod tests {
             for action in Action::ALL {
                 for (step, who, after, times) in [
                     (None, None, None, 1),
-                    (Some(7), Some("beta/0".to_owned()), Some(Point::DuringDonation), 2),
+                    (Some(7), Some("beta/0".to_owned()), Some(Point::DuringDonation), 1),
+                    (None, None, None, 2),
                 ] {
                     let once = "/tmp/marker".into();
                     let plan = Plan {
@@ -271,6 +278,11 @@ mod tests {
             ("step=-1", "a whole number"),
             ("do=kill;do=stop", "given twice"),
             ("colour=red", "the keys are"),
+            ("point=reduced;do=kill;once=/m;times=0", "at least 1"),
+            (
+                "point=reduced;do=kill;once=/m;times=2;step=3",
+                "together with `step`",
+            ),
         ] {
             let error = text.parse::<Plan>().unwrap_err().to_string();
             assert!(
