@@ -163,14 +163,7 @@ impl Job {
     fn dispute(&mut self, now: Instant, digests: &Camps, out: &mut Vec<Command>) {
         self.corruption.disputes += 1;
         let step = self.committed().next();
-        let odd = odd_one_out(digests);
-        let who = odd.as_ref().map_or("no majority".to_owned(), |worker| {
-            format!("{worker} is the odd one")
-        });
-        out.push(note(
-            NoteKind::Corruption,
-            format!("digests of step {step} differ: {who}"),
-        ));
+        let odd = odd_one_out(&format!("digests of step {step}"), digests, out);
         match (self.corruption.disputes, odd) {
             (1, _) => {
                 let said = |report: &Report| (report.worker.clone(), report.result.digest.clone());
@@ -202,14 +195,7 @@ impl Job {
         weights: &Camps,
         out: &mut Vec<Command>,
     ) {
-        let odd = odd_one_out(weights);
-        let who = odd.as_ref().map_or("no majority".to_owned(), |worker| {
-            format!("{worker} is the odd one")
-        });
-        out.push(note(
-            NoteKind::Corruption,
-            format!("the weights before step {step} differ: {who}"),
-        ));
+        let odd = odd_one_out(&format!("the weights before step {step}"), weights, out);
         self.distrust_checkpoint(out);
         self.corruption.disputes = 0;
         self.corruption.claims.clear();
@@ -309,11 +295,16 @@ fn camps(said: &BTreeMap<WorkerId, String>) -> Camps {
     camps
 }
 
-/// The one worker outside the majority, if there is just one.
-fn odd_one_out(camps: &Camps) -> Option<WorkerId> {
+/// The one worker outside the majority, if there is just one; notes who it is, and in `what` they differ.
+fn odd_one_out(what: &str, camps: &Camps, out: &mut Vec<Command>) -> Option<WorkerId> {
     let all: usize = camps.values().map(Vec::len).sum();
     let odd = camps
         .values()
         .find(|camp| camp.len() == 1 && camps.len() == 2 && all > 2);
-    odd.map(|camp| camp[0].clone())
+    let odd = odd.map(|camp| camp[0].clone());
+    let who = odd.as_ref().map_or("no majority".to_owned(), |worker| {
+        format!("{worker} is the odd one")
+    });
+    out.push(note(NoteKind::Corruption, format!("{what} differ: {who}")));
+    odd
 }

@@ -8,6 +8,7 @@ use crate::ids::{Lane, Step, WorkerId};
 use crate::job::{BadStep, Command, NoteKind, Outcome};
 use crate::ledger::{Entry, Span};
 use crate::rank::Reduced;
+use crate::time::Instant;
 
 /// Good steps before a step whose losses say what is usual, and how many of them it takes.
 const USUAL: usize = 32;
@@ -24,11 +25,14 @@ pub(super) enum Judgement {
 
 impl Job {
     /// Judges the step in flight, by what came out of it.
-    pub(super) fn judge(&mut self, result: &Reduced, out: &mut Vec<Command>) -> Judgement {
+    pub(super) fn judge(&mut self, now: Instant, result: &Reduced, out: &mut Vec<Command>) -> Judgement {
         let Some(problem) = self.problem(result) else {
             return Judgement::Commit { skip: false };
         };
         let step = self.committed().next();
+        if self.doubt(now, step, out) {
+            return Judgement::Dealt;
+        }
         match self.rules.guard.policy {
             BadStep::Stop => {
                 let reason = format!(
@@ -65,7 +69,7 @@ impl Job {
         }
     }
 
-    pub(super) fn problem(&self, result: &Reduced) -> Option<String> {
+    fn problem(&self, result: &Reduced) -> Option<String> {
         if !result.loss.is_finite() {
             return Some(format!("its loss is {}", result.loss));
         }

@@ -40,14 +40,6 @@ impl Job {
             return;
         }
         let step = self.committed().next();
-        let bad = self
-            .reports
-            .values()
-            .next()
-            .and_then(|report| self.problem(&report.result));
-        if bad.is_some() && self.doubt(now, step, out) {
-            return;
-        }
         let reports = std::mem::take(&mut self.reports);
         let Some(Report { result, .. }) = reports.values().next() else {
             return;
@@ -61,7 +53,7 @@ impl Job {
             self.end(Outcome::Failed(reason), out);
             return;
         }
-        let Judgement::Commit { skip } = self.judge(result, out) else {
+        let Judgement::Commit { skip } = self.judge(now, result, out) else {
             return;
         };
         let entry = Entry {
