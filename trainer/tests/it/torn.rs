@@ -495,6 +495,34 @@ fn a_kill_at_any_instant_leaves_whole_checkpoints() {
     assert!(last > 0);
 }
 
+/// A glance sees what is missing or cut short, and no more: that is what makes it cheap.
+#[test]
+fn a_glance_sees_sizes_and_not_bytes() {
+    let run = Run::new();
+    let attempt = run.attempt(1, 1);
+    let report = attempt.write(&Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
+    let path = run.seal(&attempt, vec![report]).unwrap();
+    let manifest = checkpoint::verify(&path).unwrap();
+    assert_eq!(checkpoint::glance(&path).unwrap(), manifest);
+    let shard = path.join(&manifest.shards[0].file);
+    let mut bytes = fs::read(&shard).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&shard, &bytes).unwrap();
+    assert_eq!(checkpoint::glance(&path).unwrap(), manifest);
+    assert!(matches!(
+        checkpoint::verify(&path),
+        Err(TrainerError::Corrupt { .. })
+    ));
+    fs::write(&shard, &bytes[1..]).unwrap();
+    assert!(matches!(
+        checkpoint::glance(&path),
+        Err(TrainerError::Corrupt { .. })
+    ));
+    fs::remove_file(&shard).unwrap();
+    assert!(checkpoint::glance(&path).is_err());
+}
+
 #[test]
 fn a_piece_of_another_layout_is_told_apart() {
     let run = Run::new();
