@@ -6,6 +6,7 @@
 //! | [`leadership`] | whether this coordinator leads: alone, or elected among several |
 //! | `reign` | one leadership from beginning to end: its actor and recorder |
 //! | `actor` | owns all jobs and nodes; places jobs on slots |
+//! | `message` | what the actor is asked and told |
 //! | `nodes` | the machines: whose daemons are connected, what runs in their slots |
 //! | `submission` | a job on its way in |
 //! | `run` | one job: its machine, its ranks' streams, its watchers |
@@ -23,6 +24,7 @@ pub mod jsonl;
 pub mod leadership;
 pub mod ledger_log;
 mod lines;
+mod message;
 mod nodes;
 mod recorder;
 mod reign;

@@ -7,8 +7,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::actor::{Actor, Message, Office};
+use crate::actor::{Actor, Office};
 use crate::leadership::{Role, Seat};
+use crate::message::Message;
 use crate::recorder::{Recorder, Word};
 use crate::services::Standing;
 use crate::store::{Store, StoreError};

@@ -1,10 +1,18 @@
 //! One job in the coordinator: its machine, the streams of its ranks, and the people who watch.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `shown` | the job as people see it |
+//! | `tail` | what they read line by line |
+
+mod shown;
+mod tail;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
-use lockstep_engine::job::{Command, Event, Guard, Job, NoteKind, Outcome, Past, Phase, Rules};
+use lockstep_engine::job::{Command, Event, Guard, Job, NoteKind, Outcome, Past, Rules};
 use lockstep_engine::placement::{Demand, Slot};
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
@@ -18,14 +26,13 @@ use crate::lines::Log;
 use crate::recorder::Recorder;
 use crate::store::{Change, JobRecord, State};
 use crate::summary::{Evaluation, Seen};
+pub(crate) use tail::Tail;
 
 /// Down to a rank.
 pub(crate) type RankSender = mpsc::Sender<Result<wire::RankDown, Status>>;
 
 /// How long the first epoch waits for workers beyond the minimum.
 const GATHER: Duration = Duration::from_secs(10);
-/// Lines kept for people who come late.
-const KEPT_LINES: usize = 10_000;
 
 /// A job that has not been forgotten yet.
 pub(crate) struct Run {
@@ -50,37 +57,6 @@ pub(crate) struct Run {
     /// The highest step that this coordinator has seen committed.
     furthest: Step,
     deaths_since_progress: u32,
-}
-
-/// Lines so far, and those to come.
-pub(crate) struct Tail {
-    lines: VecDeque<String>,
-    live: broadcast::Sender<String>,
-}
-
-impl Tail {
-    /// What an earlier coordinator, or an earlier attempt, left in `file`, and room for more.
-    fn of(file: &std::path::Path) -> Self {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let skip = text.lines().count().saturating_sub(KEPT_LINES);
-        let lines = text.lines().skip(skip).map(str::to_owned).collect();
-        Self {
-            lines,
-            live: broadcast::channel(4096).0,
-        }
-    }
-
-    fn push(&mut self, line: String) {
-        if self.lines.len() == KEPT_LINES {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(line.clone());
-        self.live.send(line).ok();
-    }
-
-    pub(crate) fn read(&self) -> (Vec<String>, broadcast::Receiver<String>) {
-        (self.lines.iter().cloned().collect(), self.live.subscribe())
-    }
 }
 
 /// What only the coordinator as a whole can do for a run.
@@ -467,44 +443,6 @@ impl Run {
             .ok();
     }
 
-    /// Shows people the machine's phase as the job's state.
-    fn follow_phase(&mut self, tools: &Tools<'_>) {
-        let (state, reason) = match self.machine.phase() {
-            _ if self.is_over() => return,
-            Phase::Gathering if self.ranks.is_empty() && self.machine.committed() == Step(0) => {
-                (State::Queued, "waiting for workers".to_owned())
-            }
-            Phase::Gathering => (State::Running, "waiting for workers to be ready".to_owned()),
-            Phase::Stepping => (State::Running, "training".to_owned()),
-            Phase::Finishing => {
-                let reason = match self.machine.last_checkpoint_problem() {
-                    Some(problem) => format!(
-                        "the last checkpoint cannot be written: {problem}; free space if there is none, it is tried again"
-                    ),
-                    None => "writing the final checkpoint and evaluating".to_owned(),
-                };
-                (State::Running, reason)
-            }
-            Phase::Paused => {
-                let need = self.spec.elastic.min_workers;
-                (
-                    State::Paused,
-                    format!(
-                        "{} workers, at least {need} are needed",
-                        self.machine.workers().len()
-                    ),
-                )
-            }
-            Phase::Ended(_) => return,
-        };
-        let reason = match &self.away {
-            None => reason,
-            Some(problem) if self.persisting.is_some() => format!("waits for its store: {problem}"),
-            Some(problem) => format!("{reason}; records are kept: {problem}"),
-        };
-        self.set_state(tools, state, reason);
-    }
-
     fn set_state(&mut self, tools: &Tools<'_>, state: State, reason: String) {
         if (self.record.state, &self.record.reason) == (state, &reason) {
             return;
@@ -585,57 +523,6 @@ impl Run {
         }
         self.close(tools);
     }
-
-    /// The job as people see it.
-    pub(crate) fn describe(&self) -> wire::Job {
-        let steps = self.spec.train.steps;
-        let step = match self.record.state {
-            State::Done => steps,
-            // It may have been over before this coordinator began, which then knows no more of it.
-            State::Failed | State::Cancelled => self.record.step.0,
-            State::Queued | State::Running | State::Paused => self.machine.committed().0,
-        };
-        let pace = self.pace_ms.filter(|pace| *pace > 0.0);
-        let record = &self.record;
-        // It is shown as done once that is stored.
-        let (shown, reason) = match &self.away {
-            _ if !self.awaits_summary() => (record.state, record.reason.clone()),
-            None => (State::Running, "writing the summary".to_owned()),
-            Some(problem) => (State::Running, format!("waits for its store: {problem}")),
-        };
-        let state = match shown {
-            State::Queued => wire::JobState::Queued,
-            State::Running => wire::JobState::Running,
-            State::Paused => wire::JobState::Paused,
-            State::Done => wire::JobState::Done,
-            State::Failed => wire::JobState::Failed,
-            State::Cancelled => wire::JobState::Cancelled,
-        };
-        wire::Job {
-            name: record.name.to_string(),
-            state: state.into(),
-            reason,
-            step,
-            steps,
-            epoch: self.machine.epoch().0,
-            workers: self.machine.members().iter().map(ToString::to_string).collect(),
-            loss: f64::from(self.last_loss),
-            tokens_per_second: pace.map_or(0.0, |pace| self.tokens_per_step() / pace * 1e3),
-            seconds_left: pace.map_or(-1.0, |pace| (steps - step.min(steps)) as f64 * pace / 1e3),
-            out: record.out.display().to_string(),
-            submitted_ms: record.submitted_ms,
-            summary: record
-                .summary
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            spec: record.spec.clone(),
-            slow: self
-                .machine
-                .slowest()
-                .map_or_else(String::new, |(worker, at)| format!("{worker}, {at}")),
-        }
-    }
 }
 
 /// Milliseconds since 1970.
@@ -646,94 +533,4 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::tests::{Flaky, record};
-    use std::sync::Arc;
-    use tokio_util::sync::CancellationToken;
-    use wire::rank_down::What;
-
-    fn worker(slot: u32) -> WorkerId {
-        WorkerId {
-            node: "n".parse().unwrap(),
-            slot,
-            incarnation: 1,
-        }
-    }
-
-    fn joined(worker: &WorkerId) -> Event {
-        Event::Joined {
-            worker: worker.clone(),
-            address: ([127, 0, 0, 1], 7).into(),
-            checkpoints: Vec::new(),
-            offer: None,
-        }
-    }
-
-    /// What a rank was told since it was asked last.
-    fn told(down: &mut mpsc::Receiver<Result<wire::RankDown, Status>>) -> Vec<What> {
-        std::iter::from_fn(|| down.try_recv().ok()?.ok()?.what).collect()
-    }
-
-    #[tokio::test]
-    async fn an_epoch_is_announced_once_it_is_stored_and_not_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let spec = Spec::parse("[job]\nname = \"a\"\n[elastic]\nmin_workers = 1\nmax_workers = 2\n").unwrap();
-        let out = folder.path().to_owned();
-        let mut run = Run::new(
-            JobRecord {
-                out,
-                ..record("a", 1)
-            },
-            spec,
-            Vec::new(),
-            (Epoch(6), Past::default()),
-        );
-        let over = CancellationToken::new();
-        let recorder = Recorder::start(Arc::new(Flaky::new()), over, |_| ()).unwrap();
-        let at = |seconds| Tools {
-            recorder: &recorder,
-            now: Instant(Duration::from_secs(seconds)),
-        };
-        let (first, second) = (worker(0), worker(1));
-        let (down, mut to_first) = mpsc::channel(64);
-        run.connect(first.clone(), 1, down);
-        assert!(matches!(told(&mut to_first)[..], [What::Welcome(_)]));
-        run.give(&at(0), Event::Expected(1));
-        let effects = run.give(&at(0), joined(&first));
-        assert_eq!(effects, [Effect::Persist(Epoch(7))]);
-        assert!(told(&mut to_first).is_empty(), "not stored yet");
-        run.store_away(&at(0), Some("it is full"));
-        assert_eq!(run.describe().reason, "waits for its store: it is full");
-        run.store_away(&at(0), None);
-
-        // Meanwhile another one joins and leaves: the machine goes on, its words wait.
-        let (down, mut to_second) = mpsc::channel(64);
-        run.connect(second.clone(), 2, down);
-        assert_eq!(run.give(&at(1), joined(&second)), []);
-        assert_eq!(run.give(&at(1), Event::Heartbeat(first.clone())), []);
-        assert!(told(&mut to_first).is_empty());
-        assert_eq!(run.persisted(&at(1), Epoch(6)), [], "of an older one");
-        assert!(told(&mut to_first).is_empty());
-
-        run.persisted(&at(1), Epoch(7));
-        let words = told(&mut to_first);
-        assert!(
-            words
-                .iter()
-                .any(|what| matches!(what, What::Membership(membership) if membership.epoch == 7)),
-            "{words:?}"
-        );
-        assert!(matches!(told(&mut to_second)[..], [What::Welcome(_)]));
-
-        // A job that ends forgets what waited.
-        assert_eq!(
-            run.disconnect(&at(2), first, "gone".into()),
-            [Effect::Persist(Epoch(8))]
-        );
-        run.fail(&at(2), "the disk is full".into());
-        assert_eq!(run.persisted(&at(2), Epoch(8)), []);
-        let words = told(&mut to_second);
-        assert!(matches!(words[..], [What::Ended(_)]), "{words:?}");
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::actor::Message;
+use crate::message::Message;
 use crate::nodes::Daemon;
 use crate::submission::Submission;
 use crate::summary::Evaluation;
