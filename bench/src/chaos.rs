@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lockstep_faults::{Action, Plan, Point};
-use lockstep_proto::wire;
 use serde::Serialize;
 
 use crate::cell::{Cell, Fault, Moment, Target};
@@ -20,7 +19,6 @@ use crate::disk::Disk;
 use crate::etcd::{self, Etcd};
 use crate::machine::Machines;
 use crate::scene::{Scene, Victim};
-use crate::watch::Watch;
 use crate::work::{Data, Job, MINUTE};
 use crate::{Error, system};
 
@@ -243,12 +241,7 @@ impl<'a> Chaos<'a> {
         // Whoever is alone at first gives its state away and, being the first rank, seals checkpoints.
         let is_alone = (cell.target, cell.moment) == (Target::Donor, Moment::Rename);
         let workers = if is_alone { &WORKERS[..1] } else { &WORKERS[..] };
-        for worker in workers {
-            cluster.start_daemon(worker, 1, armed.on(worker))?;
-        }
-        for worker in workers {
-            cluster.await_daemon(worker)?;
-        }
+        cluster.start_daemons(workers, |worker| armed.on(worker))?;
         let watch = cluster.submit(&job(), &self.data.dataset(), &out)?;
         watch.wait("the steps before the join", PATIENCE, |heard| {
             (heard.step() >= JOIN_AFTER).then_some(())
@@ -269,24 +262,13 @@ impl<'a> Chaos<'a> {
             slowed: false,
         };
         scene.play(&mut cluster)?;
-        self.judge(&watch)?;
+        check(&watch.await_done(PATIENCE)?.summary, &self.expected)?;
         scene.check_effect()?;
         cluster.stop()?;
         drop(scene);
         drop(watch);
         drop(disk);
         fs::remove_dir_all(&folder).map_err(Error::system(format!("remove {}", folder.display())))
-    }
-
-    /// Waits for the end of the run and looks at what it gave.
-    fn judge(&self, watch: &Watch) -> Result<(), Error> {
-        let job = watch.wait("the end of the run", PATIENCE, |heard| {
-            heard
-                .job
-                .clone()
-                .filter(|job| job.state() == wire::JobState::Done)
-        })?;
-        check(&job.summary, &self.expected)
     }
 }
 

@@ -314,6 +314,21 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
+    /// Starts daemons of one slot, each with its fault if it has one, and waits until all are registered.
+    ///
+    /// # Errors
+    /// When one cannot be started, or is not registered in time.
+    pub(crate) fn start_daemons<'p>(
+        &mut self,
+        machines: &[&str],
+        fault: impl Fn(&str) -> Option<&'p Plan>,
+    ) -> Result<(), Error> {
+        for machine in machines {
+            self.start_daemon(machine, 1, fault(machine))?;
+        }
+        machines.iter().try_for_each(|machine| self.await_daemon(machine))
+    }
+
     /// Kills a daemon, with its ranks, and starts it anew.
     ///
     /// # Errors

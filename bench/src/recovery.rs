@@ -75,12 +75,7 @@ impl<'a> Running<'a> {
             cluster.log_tasks();
         }
         cluster.start_coordinator(COORDINATOR, &folder.join("state"), None)?;
-        for worker in workers {
-            cluster.start_daemon(worker, 1, None)?;
-        }
-        for worker in workers {
-            cluster.await_daemon(worker)?;
-        }
+        cluster.start_daemons(workers, |_| None)?;
         let watch = cluster.submit(job, &data.dataset(), &out)?;
         let running = Self { cluster, watch, out };
         running.await_full(SystemTime::UNIX_EPOCH)?;
@@ -125,13 +120,7 @@ impl<'a> Running<'a> {
 
     /// Waits for the end of the job and of all processes; what the job's summary says.
     pub(crate) fn finish(self, weights: Option<&str>) -> Result<(), Error> {
-        let done = |heard: &Heard| {
-            heard
-                .job
-                .clone()
-                .filter(|job| job.state() == wire::JobState::Done)
-        };
-        let job = self.watch.wait("the end of the run", PATIENCE * 3, done)?;
+        let job = self.watch.await_done(PATIENCE * 3)?;
         if let Some(weights) = weights {
             check(&job.summary, weights)?;
         }

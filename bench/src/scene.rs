@@ -141,11 +141,7 @@ impl Scene<'_> {
                 }
             }
             Fault::Disk => {
-                let disk = self
-                    .disk
-                    .ok_or_else(|| Error::Usage("this drill has no disk".into()))?;
-                disk.fill()?;
-                self.release()?;
+                let disk = self.fill_disk()?;
                 system::pause(ABSENCE, cluster.stop_asked())?;
                 disk.free()?;
             }
@@ -185,11 +181,7 @@ impl Scene<'_> {
                 link()?.heal()?;
             }
             Fault::Disk => {
-                let disk = self
-                    .disk
-                    .ok_or_else(|| Error::Usage("this drill has no disk".into()))?;
-                disk.fill()?;
-                self.release()?;
+                let disk = self.fill_disk()?;
                 gone()?;
                 disk.free()?;
                 // It may have ended for want of room.
@@ -251,6 +243,16 @@ impl Scene<'_> {
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let mut of_kind = notes.filter(|note| note["kind"] == kind);
         of_kind.any(|note| note["time_ms"].as_u64().is_some_and(|at| u128::from(at) >= since))
+    }
+
+    /// Leaves no room on the drill's disk, then lets whoever holds still go on.
+    fn fill_disk(&self) -> Result<&Disk, Error> {
+        let disk = self
+            .disk
+            .ok_or_else(|| Error::Usage("this drill has no disk".into()))?;
+        disk.fill()?;
+        self.release()?;
+        Ok(disk)
     }
 
     /// Lets the process that holds still go on.

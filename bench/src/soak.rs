@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use lockstep_proto::wire;
 use rustix::process::{Pid, Signal};
 use serde::Serialize;
 
@@ -131,12 +130,7 @@ fn run(bench: &Bench, options: Options, data: &Data) -> Result<Soaked, Error> {
     let folder = data.folder().join("soak");
     let mut cluster = Cluster::new(bench, &machines, &folder)?;
     cluster.start_coordinator(COORDINATOR, &folder.join("state"), None)?;
-    for worker in WORKERS {
-        cluster.start_daemon(worker, 1, None)?;
-    }
-    for worker in WORKERS {
-        cluster.await_daemon(worker)?;
-    }
+    cluster.start_daemons(&WORKERS, |_| None)?;
     let watch = cluster.submit(&job, &data.dataset(), &folder.join("out"))?;
     let mut soak = Soak {
         cluster,
@@ -155,28 +149,15 @@ fn run(bench: &Bench, options: Options, data: &Data) -> Result<Soaked, Error> {
         }
     }
     let Soak { cluster, watch, .. } = soak;
-    let heard = watch.wait("the end of the run", PATIENCE, |heard| {
-        let is_done = heard
-            .job
-            .as_ref()
-            .is_some_and(|job| job.state() == wire::JobState::Done);
-        is_done.then(|| heard.clone())
-    })?;
-    check(
-        &heard
-            .job
-            .as_ref()
-            .map(|job| job.summary.clone())
-            .unwrap_or_default(),
-        &expected,
-    )?;
+    check(&watch.await_done(PATIENCE)?.summary, &expected)?;
+    let epochs = watch.heard().epochs();
     drop(watch);
     cluster.stop()?;
     Ok(Soaked {
         seed: options.seed,
         faults: counts,
         steps: job.steps,
-        epochs: heard.epochs(),
+        epochs,
         longest_seconds: longest.as_secs_f64(),
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -3,7 +3,6 @@
 use std::fs;
 use std::time::SystemTime;
 
-use lockstep_proto::wire;
 use rustix::process::Signal;
 
 use crate::chaos::check;
@@ -46,12 +45,7 @@ pub(crate) fn measure(bench: &Bench, data: &Data, kills: u64, weights: &str) -> 
         cluster.start_coordinator(coordinator, &folder, None)?;
     }
     let workers = &WORKERS[..MEMBERS as usize];
-    for worker in workers {
-        cluster.start_daemon(worker, 1, None)?;
-    }
-    for worker in workers {
-        cluster.await_daemon(worker)?;
-    }
+    cluster.start_daemons(workers, |_| None)?;
     let job = job("takeover", steps(kills), 0, 0);
     let watch = cluster.submit(&job, &data.dataset(), &out)?;
     let mut killed = Vec::new();
@@ -65,12 +59,8 @@ pub(crate) fn measure(bench: &Bench, data: &Data, kills: u64, weights: &str) -> 
         cluster.await_coordinators_end(&leader)?;
         cluster.start_coordinator(&leader, &folder, None)?;
     }
-    let heard = watch.wait("the end of the run", PATIENCE, |heard| {
-        let job = heard.job.as_ref()?;
-        (job.state() == wire::JobState::Done).then(|| heard.clone())
-    })?;
-    let summary = heard.job.as_ref().map(|job| job.summary.as_str());
-    check(summary.unwrap_or_default(), weights)?;
+    check(&watch.await_done(PATIENCE)?.summary, weights)?;
+    let heard = watch.heard();
     drop(watch);
     cluster.stop()?;
     let log = out.join("workers.log");

@@ -139,6 +139,17 @@ impl Watch {
         self.shared.lock().clone()
     }
 
+    /// Waits for the end of the job, which must be a good one.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub(crate) fn await_done(&self, within: Duration) -> Result<wire::Job, Error> {
+        self.wait("the end of the run", within, |heard| {
+            let job = heard.job.as_ref()?;
+            (job.state() == wire::JobState::Done).then(|| job.clone())
+        })
+    }
+
     /// Waits until `look` finds what it wants; `what` says in words what is awaited.
     ///
     /// # Errors
