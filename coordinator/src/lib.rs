@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use leadership::Seat;
+use leadership::{Role, Seat};
 use services::{Services, Standing};
 use store::StoreError;
 
@@ -155,8 +155,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the store or the server fails.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let (standing_in, standing) = watch::channel(Standing::Standby { leader: None });
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let first = match self.seat.role() {
+            Role::Leading(_) => Standing::Rising,
+            Role::Standby { leader } => Standing::Standby { leader },
+        };
+        let (standing_in, standing) = watch::channel(first);
         let services = Services::new(standing, self.advertise);
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

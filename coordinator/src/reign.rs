@@ -82,6 +82,7 @@ async fn lead(
     standing: &watch::Sender<Standing>,
     shutdown: &CancellationToken,
 ) -> Result<End, Error> {
+    standing.send_replace(Standing::Rising);
     let (inbox, messages) = mpsc::channel(INBOX);
     let (deposed_in, mut deposed) = mpsc::channel(1);
     let over = CancellationToken::new();

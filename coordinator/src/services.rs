@@ -31,12 +31,17 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Messages that may wait for a rank or daemon before it counts as dead.
 const DOWN_QUEUE: usize = 256;
 
+/// Said to those who ask a coordinator on its way out.
+const STOPPING: &str = "the coordinator is stopping";
+
 /// Numbers streams: each gets one unlike any other.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Whether this coordinator leads.
 #[derive(Clone, Debug)]
 pub(crate) enum Standing {
+    /// It is about to: it reads what the last leader left. Callers wait for the end of that.
+    Rising,
     /// Its actor decides.
     Leading(mpsc::Sender<Message>),
     /// Another one leads, at this URL if it is known.
@@ -81,14 +86,18 @@ impl Services {
     }
 
     /// The actor, if this coordinator leads.
-    fn desk(&self) -> Result<Desk, Status> {
-        let standing = self.standing.borrow();
+    async fn desk(&self) -> Result<Desk, Status> {
+        let mut settled = self.standing.clone();
+        let standing = settled
+            .wait_for(|standing| !matches!(standing, Standing::Rising))
+            .await
+            .map_err(|_| Status::unavailable(STOPPING))?;
         match &*standing {
             Standing::Leading(actor) => Ok(Desk {
                 actor: actor.clone(),
                 standing: self.standing.clone(),
             }),
-            Standing::Standby { .. } => Err(standing.redirect()),
+            Standing::Rising | Standing::Standby { .. } => Err(standing.redirect()),
         }
     }
 }
@@ -113,7 +122,7 @@ impl Desk {
         if self.is_over() {
             self.standing.borrow().redirect()
         } else {
-            Status::unavailable("the coordinator is stopping")
+            Status::unavailable(STOPPING)
         }
     }
 
@@ -146,13 +155,13 @@ fn node_name(text: &str) -> Result<NodeId, Status> {
 #[tonic::async_trait]
 impl wire::jobs_server::Jobs for Services {
     async fn leader(&self, _: Request<wire::LeaderRequest>) -> Result<Response<wire::LeaderReply>, Status> {
-        self.desk()?;
+        self.desk().await?;
         let url = self.advertise.clone();
         Ok(Response::new(wire::LeaderReply { url }))
     }
 
     async fn nodes(&self, _: Request<wire::NodesRequest>) -> Result<Response<wire::NodesReply>, Status> {
-        let nodes = self.desk()?.ask(Message::Nodes).await?;
+        let nodes = self.desk().await?.ask(Message::Nodes).await?;
         Ok(Response::new(wire::NodesReply { nodes }))
     }
 
@@ -160,11 +169,11 @@ impl wire::jobs_server::Jobs for Services {
         let wire::DrainRequest { node, drained } = request.into_inner();
         let node = node_name(&node)?;
         let ask = |reply| Message::Drain { node, drained, reply };
-        Ok(Response::new(self.desk()?.ask(ask).await??))
+        Ok(Response::new(self.desk().await?.ask(ask).await??))
     }
 
     async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::Job>, Status> {
-        let desk = self.desk()?;
+        let desk = self.desk().await?;
         let wire::SubmitRequest {
             spec: source,
             out,
@@ -212,12 +221,12 @@ impl wire::jobs_server::Jobs for Services {
     async fn get(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::Job>, Status> {
         let name = request.into_inner().name;
         let job = job_name(&name)?;
-        let found = self.desk()?.ask(|reply| Message::Get(job, reply)).await?;
+        let found = self.desk().await?.ask(|reply| Message::Get(job, reply)).await?;
         found.map(Response::new).ok_or_else(|| no_job(&name))
     }
 
     async fn list(&self, _: Request<wire::ListRequest>) -> Result<Response<wire::ListReply>, Status> {
-        let jobs = self.desk()?.ask(Message::List).await?;
+        let jobs = self.desk().await?.ask(Message::List).await?;
         Ok(Response::new(wire::ListReply { jobs }))
     }
 
@@ -226,7 +235,7 @@ impl wire::jobs_server::Jobs for Services {
     async fn watch(&self, request: Request<wire::JobRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let name = request.into_inner().name;
         let job = job_name(&name)?;
-        let desk = self.desk()?;
+        let desk = self.desk().await?;
         let (now, live) = desk
             .ask(|reply| Message::Watch(job, reply))
             .await?
@@ -256,7 +265,7 @@ impl wire::jobs_server::Jobs for Services {
         let wire::TailRequest { name, follow, logs } = request.into_inner();
         let job = job_name(&name)?;
         let of = job.clone();
-        let desk = self.desk()?;
+        let desk = self.desk().await?;
         let (lines, live) = desk
             .ask(|reply| Message::Tail { job: of, logs, reply })
             .await?
@@ -298,7 +307,7 @@ impl wire::jobs_server::Jobs for Services {
     async fn cancel(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::Job>, Status> {
         let name = request.into_inner().name;
         let job = job_name(&name)?;
-        let found = self.desk()?.ask(|reply| Message::Cancel(job, reply)).await?;
+        let found = self.desk().await?.ask(|reply| Message::Cancel(job, reply)).await?;
         found.map(Response::new).ok_or_else(|| no_job(&name))
     }
 }
@@ -319,7 +328,7 @@ impl wire::nodes_server::Nodes for Services {
         &self,
         request: Request<Streaming<wire::DaemonUp>>,
     ) -> Result<Response<Self::DaemonStream>, Status> {
-        let desk = self.desk()?;
+        let desk = self.desk().await?;
         let address = request.remote_addr().map(|address| address.ip().to_string());
         let mut up = request.into_inner();
         let Some(wire::daemon_up::What::Hello(hello)) = next(&mut up).await?.and_then(|up| up.what) else {
@@ -364,7 +373,7 @@ impl wire::nodes_server::Nodes for Services {
         &self,
         request: Request<Streaming<wire::RankUp>>,
     ) -> Result<Response<Self::RankStream>, Status> {
-        let desk = self.desk()?;
+        let desk = self.desk().await?;
         let mut up = request.into_inner();
         let Some(wire::rank_up::What::Hello(hello)) = next(&mut up).await?.and_then(|up| up.what) else {
             return Err(WireError::Missing("hello").into());
