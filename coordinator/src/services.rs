@@ -307,7 +307,11 @@ impl wire::jobs_server::Jobs for Services {
     async fn cancel(&self, request: Request<wire::JobRequest>) -> Result<Response<wire::Job>, Status> {
         let name = request.into_inner().name;
         let job = job_name(&name)?;
-        let found = self.desk().await?.ask(|reply| Message::Cancel(job, reply)).await?;
+        let found = self
+            .desk()
+            .await?
+            .ask(|reply| Message::Cancel(job, reply))
+            .await?;
         found.map(Response::new).ok_or_else(|| no_job(&name))
     }
 }

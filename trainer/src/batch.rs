@@ -9,7 +9,9 @@ use crate::error::{ComputeContext, Result, TrainerError};
 pub struct Batch {
     inputs_bt: Tensor,
     targets_bt: Tensor,
+    inputs: Vec<u32>,
     targets: Vec<u32>,
+    sequences: usize,
     largest: u32,
 }
 
@@ -37,9 +39,11 @@ impl Batch {
         let (inputs, targets) = (pick(0), pick(1));
         let shape = (sequences, row - 1);
         Ok(Self {
-            inputs_bt: Tensor::from_vec(inputs, shape, device).doing("make a batch")?,
+            inputs_bt: Tensor::from_slice(&inputs, shape, device).doing("make a batch")?,
             targets_bt: Tensor::from_slice(&targets, shape, device).doing("make a batch")?,
+            inputs,
             targets,
+            sequences,
             largest: tokens.iter().copied().max().unwrap_or(0),
         })
     }
@@ -54,6 +58,24 @@ impl Batch {
     #[must_use]
     pub fn targets(&self) -> &Tensor {
         &self.targets_bt
+    }
+
+    /// Inputs, row after row, on the host.
+    #[must_use]
+    pub fn input_ids(&self) -> &[u32] {
+        &self.inputs
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn sequences(&self) -> usize {
+        self.sequences
+    }
+
+    /// Tokens of a row.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.inputs.len() / self.sequences
     }
 
     /// Targets, row after row, on the host.

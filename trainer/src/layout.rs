@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::error::{Result, TrainerError};
-use crate::model::Model;
 
 /// One parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +17,11 @@ pub struct Parameter {
     pub decays: bool,
 }
 
+/// Whether weight decay applies to a parameter, if its model does not say otherwise: to matrices that are no embeddings.
+pub(crate) fn decays(name: &str, shape: &[usize]) -> bool {
+    shape.len() >= 2 && !name.contains("embed")
+}
+
 /// All parameters, in order, without gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -26,32 +30,31 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a model.
+    /// From the name and shape of each parameter, and whether weight decay applies to it, in order; and consecutive
+    /// ranges of parameter indices whose gradients are reduced together.
     ///
     /// # Errors
     /// [`TrainerError::Shape`] when two parameters share a name, one is empty, or the buckets are not
     /// consecutive ranges that cover all parameters.
-    pub fn of(model: &(impl Model + ?Sized)) -> Result<Self> {
+    pub fn new(
+        parameters: impl IntoIterator<Item = (String, Vec<usize>, bool)>,
+        buckets: &[Range<usize>],
+    ) -> Result<Self> {
         let mut at = 0;
-        let parameters: Vec<Parameter> = model
-            .parameters()
-            .iter()
-            .map(|(name, var)| {
-                let range = at..at + var.elem_count();
-                at = range.end;
-                let shape = var.dims().to_vec();
-                Parameter {
-                    name: name.clone(),
-                    decays: model.decays(name, &shape),
-                    shape,
-                    range,
-                }
-            })
-            .collect();
-        Self::new(parameters, &model.buckets())
+        let place = |(name, shape, decays): (String, Vec<usize>, bool)| {
+            let start = at;
+            at += shape.iter().product::<usize>();
+            Parameter {
+                range: start..at,
+                name,
+                shape,
+                decays,
+            }
+        };
+        Self::of(parameters.into_iter().map(place).collect(), buckets)
     }
 
-    fn new(parameters: Vec<Parameter>, buckets: &[Range<usize>]) -> Result<Self> {
+    fn of(parameters: Vec<Parameter>, buckets: &[Range<usize>]) -> Result<Self> {
         let problem = |problem: String| Err(TrainerError::Shape { problem });
         for (i, parameter) in parameters.iter().enumerate() {
             if parameter.range.is_empty() {
@@ -162,7 +165,7 @@ mod tests {
             ends.push(sizes.len());
             let starts = std::iter::once(0).chain(ends.iter().copied());
             let buckets: Vec<_> = starts.zip(&ends).map(|(start, &end)| start..end).collect();
-            let layout = Layout::new(parameters(&sizes), &buckets).unwrap();
+            let layout = Layout::of(parameters(&sizes), &buckets).unwrap();
             let covered: Vec<usize> = layout.buckets().iter().cloned().flatten().collect();
             prop_assert_eq!(covered, (0..layout.len()).collect::<Vec<_>>());
             for (bucket, indices) in layout.buckets().iter().zip(&buckets) {
@@ -184,16 +187,16 @@ mod tests {
             vec![0..3, 3..3],
             vec![0..4],
         ] {
-            assert!(Layout::new(parameters(&[1, 2, 3]), &bad).is_err(), "{bad:?}");
+            assert!(Layout::of(parameters(&[1, 2, 3]), &bad).is_err(), "{bad:?}");
         }
         let mut twins = parameters(&[1, 1]);
         twins[1].name = "p0".to_owned();
         assert!(
-            Layout::new(twins, &[0..2])
+            Layout::of(twins, &[0..2])
                 .unwrap_err()
                 .to_string()
                 .contains("`p0`")
         );
-        assert!(Layout::new(parameters(&[1, 0]), &[0..2]).is_err());
+        assert!(Layout::of(parameters(&[1, 0]), &[0..2]).is_err());
     }
 }

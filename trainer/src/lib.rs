@@ -7,8 +7,10 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`model`] | the trait that a model implements |
-//! | [`llama`] | the built-in model |
+//! | [`network`] | what is trained |
+//! | [`model`] | bring your own: through candle's autograd |
+//! | [`decoder`] | the built-in model, with a forward and backward of its own |
+//! | [`llama`] | the same in candle, for inference and as the reference |
 //! | `ops` | its operations, with fused CPU loops |
 //! | [`batch`] | tokens in, next tokens out |
 //! | [`layout`] | where each parameter lies in the flat buffers; buckets |
@@ -25,6 +27,7 @@
 pub mod adamw;
 pub mod batch;
 pub mod checkpoint;
+pub mod decoder;
 pub mod device;
 pub mod error;
 pub mod export;
@@ -32,6 +35,7 @@ pub mod generate;
 pub mod layout;
 pub mod llama;
 pub mod model;
+pub mod network;
 pub mod schedule;
 pub mod state;
 pub mod trainer;
@@ -39,10 +43,12 @@ pub mod trainer;
 mod files;
 mod ops;
 mod tensor_file;
+mod tensors;
 #[cfg(test)]
 mod testing;
 
 pub use batch::Batch;
+pub use decoder::Decoder;
 pub use device::DeviceName;
 pub use error::TrainerError;
 pub use export::Export;
@@ -50,6 +56,7 @@ pub use generate::{Finish, Generated, Generator, Sampling};
 pub use layout::{Layout, Parameter};
 pub use llama::Llama;
 pub use model::Model;
+pub use network::{Flat, Network};
 pub use schedule::Schedule;
 pub use state::State;
 pub use trainer::{Applied, Evaluation, Trainer};

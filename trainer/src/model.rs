@@ -1,13 +1,14 @@
-//! What a model must offer to be trained: bring your own, or take [`Llama`](crate::Llama).
+//! What a model must offer to be trained through candle's autograd: bring your own.
 
 use std::ops::Range;
 
-use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, Storage, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 use crate::batch::Batch;
 use crate::error::{ComputeContext, Result, TrainerError};
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
+use crate::network::{Flat, Network};
+use crate::tensors;
 
 /// A model whose parameters are `f32` variables and whose loss candle can differentiate.
 ///
@@ -40,77 +41,63 @@ pub trait Model: Send + Sync {
 
     /// Whether weight decay applies to a parameter: by default to matrices that are not embeddings.
     fn decays(&self, name: &str, shape: &[usize]) -> bool {
-        shape.len() >= 2 && !name.contains("embed")
+        layout::decays(name, shape)
     }
 
     /// Consecutive ranges of parameter indices whose gradients are reduced together; by default one of all.
     fn buckets(&self) -> Vec<Range<usize>> {
         std::iter::once(0..self.parameters().len()).collect()
     }
+}
 
-    /// Adds the gradient of [`Model::loss`] to the flat buffer `gradient`, elementwise, and returns the mean
-    /// loss. By default candle's autograd; a model with a backward of its own does it here.
-    ///
-    /// # Errors
-    /// [`TrainerError::NoGradient`] when a parameter gets none, [`TrainerError::Compute`] from candle.
-    fn accumulate(&self, batch: &Batch, layout: &Layout, gradient: &mut [f32]) -> Result<f32> {
+impl<M: Model> Network for M {
+    fn layout(&self) -> Result<Layout> {
+        let parameters = self.parameters().iter().map(|(name, var)| {
+            let shape = var.dims().to_vec();
+            let decays = self.decays(name, &shape);
+            (name.clone(), shape, decays)
+        });
+        Layout::new(parameters, &self.buckets())
+    }
+
+    fn initial(&self, layout: &Layout) -> Result<Vec<f32>> {
+        let mut weights = layout.zeros();
+        for (parameter, (name, var)) in layout.parameters().iter().zip(self.parameters()) {
+            if var.dtype() != DType::F32 {
+                let problem = format!("parameter `{name}` is {:?}, only F32 is trained", var.dtype());
+                return Err(TrainerError::Shape { problem });
+            }
+            let into = &mut weights[parameter.range.clone()];
+            tensors::read(var, |values| into.copy_from_slice(values)).doing("read the initial weights")?;
+        }
+        Ok(weights)
+    }
+
+    fn take(&mut self, flat: Flat<'_>) -> Result<()> {
+        for (parameter, (_, var)) in flat.layout.parameters().iter().zip(self.parameters()) {
+            let values = &flat.weights[parameter.range.clone()];
+            Tensor::from_slice(values, var.shape(), var.device())
+                .and_then(|tensor| var.set(&tensor))
+                .doing("move weights into the model")?;
+        }
+        Ok(())
+    }
+
+    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut [f32]) -> Result<f32> {
         let loss = self.loss(batch).doing("compute the loss")?;
         let gradients = loss.backward().doing("compute the gradient")?;
-        for (parameter, (name, var)) in layout.parameters().iter().zip(self.parameters()) {
-            add_gradient(&gradients, name, var, &mut gradient[parameter.range.clone()])?;
+        for (parameter, (name, var)) in flat.layout.parameters().iter().zip(self.parameters()) {
+            let found = gradients.get(var).ok_or_else(|| TrainerError::NoGradient {
+                parameter: name.clone(),
+            })?;
+            tensors::add(found, &mut gradient[parameter.range.clone()]).doing("read a gradient")?;
         }
         loss.to_dtype(DType::F32)
             .and_then(|loss| loss.to_scalar())
             .doing("read the loss")
     }
-}
 
-impl<M: Model + ?Sized> Model for Box<M> {
-    fn parameters(&self) -> &[(String, Var)] {
-        (**self).parameters()
-    }
-    fn loss(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        (**self).loss(batch)
-    }
-    fn nll(&self, batch: &Batch) -> candle_core::Result<f64> {
-        (**self).nll(batch)
-    }
-    fn decays(&self, name: &str, shape: &[usize]) -> bool {
-        (**self).decays(name, shape)
-    }
-    fn buckets(&self) -> Vec<Range<usize>> {
-        (**self).buckets()
-    }
-    fn accumulate(&self, batch: &Batch, layout: &Layout, gradient: &mut [f32]) -> Result<f32> {
-        (**self).accumulate(batch, layout, gradient)
-    }
-}
-
-fn add_gradient(gradients: &GradStore, name: &str, var: &Var, into: &mut [f32]) -> Result<()> {
-    let found = gradients.get(var).ok_or_else(|| TrainerError::NoGradient {
-        parameter: name.to_owned(),
-    })?;
-    let found = found
-        .to_dtype(DType::F32)
-        .and_then(|g| g.contiguous())
-        .doing("read a gradient")?;
-    let (storage, place) = found.storage_and_layout();
-    match (&*storage, place.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => add(into, &values[start..end]),
-        _ => {
-            drop(storage);
-            let values = found
-                .flatten_all()
-                .and_then(|g| g.to_vec1())
-                .doing("fetch a gradient")?;
-            add(into, &values);
-        }
-    }
-    Ok(())
-}
-
-fn add(into: &mut [f32], values: &[f32]) {
-    for (sum, value) in into.iter_mut().zip(values) {
-        *sum += value;
+    fn nll(&self, _: Flat<'_>, batch: &Batch) -> Result<f64> {
+        Model::nll(self, batch).doing("evaluate a batch")
     }
 }

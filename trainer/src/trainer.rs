@@ -1,14 +1,13 @@
 //! The model with its optimizer, over flat buffers.
 
-use candle_core::{DType, Tensor};
 use lockstep_engine::ids::Step;
 use lockstep_engine::spec::OptimSpec;
 
 use crate::adamw;
 use crate::batch::Batch;
-use crate::error::{ComputeContext, Result, TrainerError};
+use crate::error::{Result, TrainerError};
 use crate::layout::Layout;
-use crate::model::Model;
+use crate::network::{Flat, Network};
 use crate::schedule::Schedule;
 use crate::state::State;
 
@@ -16,8 +15,8 @@ use crate::state::State;
 ///
 /// [`accumulate`](Self::accumulate) and [`apply`](Self::apply) are deterministic: the same bits from the same
 /// bits, whatever the number of threads.
-pub struct Trainer<M> {
-    model: M,
+pub struct Trainer<N> {
+    model: N,
     layout: Layout,
     state: State,
     optim: OptimSpec,
@@ -56,37 +55,29 @@ impl Evaluation {
     }
 }
 
-impl<M: Model> Trainer<M> {
-    /// Takes a model with its initial weights.
+impl<N: Network> Trainer<N> {
+    /// Takes a network with its initial weights.
     ///
     /// # Errors
-    /// [`TrainerError::Shape`] when a parameter is not `f32` or the layout is invalid.
-    pub fn new(model: M, optim: &OptimSpec, schedule: Schedule) -> Result<Self> {
-        let layout = Layout::of(&model)?;
-        let mut weights = layout.zeros();
-        for (parameter, (name, var)) in layout.parameters().iter().zip(model.parameters()) {
-            if var.dtype() != DType::F32 {
-                let problem = format!("parameter `{name}` is {:?}, only F32 is trained", var.dtype());
-                return Err(TrainerError::Shape { problem });
-            }
-            let values = var
-                .flatten_all()
-                .and_then(|t| t.to_vec1::<f32>())
-                .doing("read the initial weights")?;
-            weights[parameter.range.clone()].copy_from_slice(&values);
-        }
-        Ok(Self {
+    /// [`TrainerError::Shape`] when a parameter is not `f32` or the layout is invalid, [`TrainerError::Compute`] from
+    /// the device.
+    pub fn new(model: N, optim: &OptimSpec, schedule: Schedule) -> Result<Self> {
+        let layout = model.layout()?;
+        let weights = model.initial(&layout)?;
+        let mut trainer = Self {
             model,
             layout,
             state: State::initial(weights),
             optim: optim.clone(),
             schedule,
-        })
+        };
+        trainer.fill_model()?;
+        Ok(trainer)
     }
 
     /// The model, with the current weights.
     #[must_use]
-    pub fn model(&self) -> &M {
+    pub fn model(&self) -> &N {
         &self.model
     }
 
@@ -116,7 +107,7 @@ impl<M: Model> Trainer<M> {
     /// [`TrainerError::Length`], [`TrainerError::NoGradient`], [`TrainerError::Compute`].
     pub fn accumulate(&self, batch: &Batch, gradient: &mut [f32]) -> Result<f32> {
         self.layout.check("the gradient", gradient.len())?;
-        self.model.accumulate(batch, &self.layout, gradient)
+        self.model.accumulate(self.flat(), batch, gradient)
     }
 
     /// Takes one step: multiplies `gradient` by `scale` (one over the number of microbatches in it), clips it to
@@ -180,19 +171,23 @@ impl<M: Model> Trainer<M> {
         let mut total = Evaluation { nll: 0.0, tokens: 0 };
         for batch in batches {
             let batch = batch?;
-            total.nll += self.model.nll(&batch).doing("evaluate a batch")?;
+            total.nll += self.model.nll(self.flat(), &batch)?;
             total.tokens += batch.tokens() as u64;
         }
         Ok(total)
     }
 
-    fn fill_model(&self) -> Result<()> {
-        for (parameter, (_, var)) in self.layout.parameters().iter().zip(self.model.parameters()) {
-            let values = &self.state.weights[parameter.range.clone()];
-            Tensor::from_slice(values, var.shape(), var.device())
-                .and_then(|tensor| var.set(&tensor))
-                .doing("move weights into the model")?;
+    fn flat(&self) -> Flat<'_> {
+        Flat {
+            layout: &self.layout,
+            weights: &self.state.weights,
         }
-        Ok(())
+    }
+
+    fn fill_model(&mut self) -> Result<()> {
+        self.model.take(Flat {
+            layout: &self.layout,
+            weights: &self.state.weights,
+        })
     }
 }

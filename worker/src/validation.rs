@@ -2,12 +2,12 @@
 
 use lockstep_data::Dataset;
 use lockstep_engine::spec::Spec;
-use lockstep_trainer::{Batch, Device, Evaluation, Llama, Trainer, TrainerError};
+use lockstep_trainer::{Batch, Device, Evaluation, Network, Trainer, TrainerError};
 
 /// Scores every token of the validation split once, in windows of the training length, the first after an end of
 /// text. `None` where nothing was held out.
 pub(crate) fn evaluate(
-    trainer: &Trainer<Llama>,
+    trainer: &Trainer<Box<dyn Network>>,
     dataset: &Dataset,
     spec: &Spec,
     device: &Device,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_data::Dataset;
 use lockstep_trainer::checkpoint::{self, Policy};
-use lockstep_trainer::{DType, DeviceName, Export, Layout, Llama};
+use lockstep_trainer::{Export, decoder};
 
 use crate::exports::Exports;
 use crate::failure::Failure;
@@ -195,8 +195,7 @@ pub(crate) fn export(path: &Path, out: &Path) -> anyhow::Result<u64> {
     let dataset =
         dataset.ok_or_else(|| Failure::Usage(format!("{}: data.dataset is missing", run.display())))?;
     let dataset = Dataset::open(&dataset)?;
-    let model = Llama::new(&spec.model, spec.train.seed, DType::F32, &DeviceName::Cpu.open()?)?;
-    let layout = Layout::of(&model)?;
+    let layout = decoder::layout(&spec.model)?;
     let tokenizer = dataset.tokenizer_path();
     let export = Export {
         model: &spec.model,

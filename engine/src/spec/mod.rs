@@ -29,6 +29,8 @@ pub struct Spec {
     pub model: ModelSpec,
     /// `[train]`
     pub train: TrainSpec,
+    /// `[memory]`
+    pub memory: MemorySpec,
     /// `[batch]`
     pub batch: BatchSpec,
     /// `[optim]`
@@ -68,6 +70,24 @@ pub struct TrainSpec {
     pub steps: u64,
     /// Seed of weights and sample order.
     pub seed: u64,
+}
+
+/// What of the forward is computed again in the backward, instead of being kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Nothing.
+    #[default]
+    None,
+    /// All of a block but its argument: a third more time, a fraction of the memory.
+    Block,
+}
+
+/// `[memory]`: what a rank may use. It decides no bits.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct MemorySpec {
+    /// What the backward computes again.
+    pub recompute: Recompute,
 }
 
 /// `[batch]`: the geometry of a step.
@@ -231,6 +251,19 @@ impl Spec {
         };
         s.finish(r);
 
+        let mut s = r.section(root, "memory");
+        let recompute = |text: &str| match text {
+            "none" => Some(Recompute::None),
+            "block" => Some(Recompute::Block),
+            _ => None,
+        };
+        let memory = MemorySpec {
+            recompute: s
+                .text(r, "recompute", "none or block", recompute)
+                .unwrap_or_default(),
+        };
+        s.finish(r);
+
         let mut s = r.section(root, "elastic");
         let lease_ms = s.integer(r, "lease_ms", 100..=3_600_000).unwrap_or(2_000);
         let elastic = ElasticSpec {
@@ -377,6 +410,7 @@ impl Spec {
             data,
             model,
             train,
+            memory,
             batch,
             optim,
             schedule,

@@ -11,7 +11,7 @@ const DEVIATION: f64 = 0.02;
 const BLOCK: usize = 4096;
 
 /// The initial values of the parameter `name`.
-pub(super) fn weights(spec: &ModelSpec, seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+pub(crate) fn weights(spec: &ModelSpec, seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     let len = shape.iter().product();
     if shape.len() < 2 {
         return vec![1.0; len];

@@ -2,7 +2,7 @@
 //! in the names, shapes and rotary pairing of Hugging Face's `LlamaForCausalLM`.
 
 mod attention;
-mod init;
+pub(crate) mod init;
 mod weights;
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use lockstep_engine::spec::ModelSpec;
 
 pub(crate) use attention::Cache;
-pub(crate) use weights::shapes;
+pub(crate) use weights::{PER_BLOCK, shapes};
 
 use crate::batch::Batch;
 use crate::error::{ComputeContext, Result};

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, bail};
 use lockstep_engine::spec::ModelSpec;
 
 /// Parameters of a block.
-pub(super) const PER_BLOCK: usize = 9;
+pub(crate) const PER_BLOCK: usize = 9;
 
 /// Hugging Face's names and shapes, in the order of the flat buffers.
 pub(crate) fn shapes(spec: &ModelSpec) -> Vec<(String, Vec<usize>)> {

@@ -3,7 +3,7 @@
 use crate::common::{batch, small, trainer, variants};
 use candle_core::{DType, Device, Tensor, Var};
 use lockstep_engine::random::Stream;
-use lockstep_trainer::{Batch, Llama, Model, Trainer, TrainerError};
+use lockstep_trainer::{Batch, Llama, Model, Network, Trainer, TrainerError};
 
 #[test]
 fn every_parameter_gets_a_gradient() {
@@ -168,7 +168,7 @@ impl Model for Frozen {
 #[test]
 fn a_frozen_parameter_is_an_error_that_names_it() {
     let var = |x: f32| Var::from_vec(vec![x], 1, &Device::Cpu).unwrap();
-    let model: Box<dyn Model> = Box::new(Frozen(vec![
+    let model: Box<dyn Network> = Box::new(Frozen(vec![
         ("live".to_owned(), var(2.0)),
         ("frozen".to_owned(), var(3.0)),
     ]));

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod common;
+mod decoder;
 mod export;
 mod generation;
 mod gradients;

@@ -1,12 +1,12 @@
-//! The same bits whatever the number of threads.
+//! The same bits whatever the number of threads, and whatever instructions the processor has.
 //!
-//! Thread pools are global to a process, so each count is a process of its own: this test, started again.
+//! Both are decided once in a process, so each is one of its own: this test, started again.
 
 use std::process::Command;
 
 use candle_core::{DType, Device};
-use lockstep_engine::spec::{ModelSpec, presets};
-use lockstep_trainer::{Llama, Trainer, state};
+use lockstep_engine::spec::{ModelSpec, Recompute, presets};
+use lockstep_trainer::{Decoder, Llama, Network, Trainer, state};
 
 use crate::common::{batch, constant, optim};
 
@@ -40,8 +40,14 @@ fn shapes() -> Vec<(ModelSpec, usize, usize)> {
 /// Of the gradient of two microbatches and of the weights two steps later, for every shape.
 fn digests() -> Vec<String> {
     let mut digests = Vec::new();
-    for (spec, sequences, length) in shapes() {
-        let model = Llama::new(&spec, 5, DType::F32, &Device::Cpu).unwrap();
+    let paths = shapes().into_iter().flat_map(|(spec, sequences, length)| {
+        let decoder = Decoder::new(&spec, 5, Recompute::None, &Device::Cpu).unwrap();
+        let llama = Llama::new(&spec, 5, DType::F32, &Device::Cpu).unwrap();
+        let paths: [(&str, Box<dyn Network>); 2] =
+            [("decoder", Box::new(decoder)), ("autograd", Box::new(llama))];
+        paths.map(|path| (path, spec.clone(), sequences, length))
+    });
+    for ((name, model), spec, sequences, length) in paths {
         let mut trainer = Trainer::new(model, &optim(), constant(1e-2)).unwrap();
         for step in 0..2 {
             let mut gradient = trainer.layout().zeros();
@@ -51,7 +57,7 @@ fn digests() -> Vec<String> {
             }
             let applied = trainer.apply(&gradient, 0.5).unwrap();
             digests.push(format!(
-                "{} {:x}",
+                "{name} {} {:x}",
                 state::digest(&gradient),
                 applied.grad_norm.to_bits()
             ));
@@ -60,24 +66,25 @@ fn digests() -> Vec<String> {
             .evaluate([Ok(batch(&spec, sequences, length, 9))])
             .unwrap()
             .nll;
-        digests.push(format!("{} {:x}", trainer.weights_digest(), nll.to_bits()));
+        digests.push(format!("{name} {} {:x}", trainer.weights_digest(), nll.to_bits()));
     }
     digests
 }
 
 #[test]
-fn bits_do_not_depend_on_the_number_of_threads() {
+fn bits_depend_on_neither_threads_nor_instructions() {
     if std::env::var_os(PROBE).is_some() {
         digests().iter().for_each(|digest| println!("digest {digest}"));
         return;
     }
     let here = digests();
-    assert_eq!(here.len(), 3 * shapes().len());
-    for threads in ["1", "2", "5"] {
-        let name = "threads::bits_do_not_depend_on_the_number_of_threads";
+    assert_eq!(here.len(), 6 * shapes().len());
+    for (threads, isa) in [("1", "avx512"), ("2", "avx2"), ("5", "portable")] {
+        let name = "threads::bits_depend_on_neither_threads_nor_instructions";
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads", "1"])
             .env(PROBE, "1")
+            .env("LOCKSTEP_ISA", isa)
             .env("RAYON_NUM_THREADS", threads)
             .env("CANDLE_NUM_THREADS", threads)
             .output()
@@ -88,6 +95,6 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             .filter_map(|line| Some(line.split_once("digest ")?.1))
             .collect();
         assert!(child.status.success(), "{output}");
-        assert_eq!(there, here, "{threads} threads");
+        assert_eq!(there, here, "{threads} threads, {isa}");
     }
 }

@@ -28,7 +28,7 @@ use lockstep_engine::membership::{Member, Membership};
 use lockstep_engine::rank::{Task, TaskEnd};
 use lockstep_engine::spec::Spec;
 use lockstep_trainer::checkpoint::About;
-use lockstep_trainer::{DType, Device, DeviceName, Llama, Schedule, Trainer};
+use lockstep_trainer::{Decoder, Device, DeviceName, Network, Schedule, Trainer};
 
 use crate::checkpoints::{Checkpoints, Told};
 use crate::loader::Loader;
@@ -154,7 +154,7 @@ pub(crate) struct Executor {
     spec: Spec,
     geometry: Geometry,
     device: Device,
-    trainer: Trainer<Llama>,
+    trainer: Trainer<Box<dyn Network>>,
     loader: Loader,
     endpoint: Endpoint,
     checkpoints: Arc<Checkpoints>,
@@ -363,7 +363,10 @@ impl Executor {
     }
 }
 
-fn new_trainer(spec: &Spec, device: &Device) -> Result<Trainer<Llama>, lockstep_trainer::TrainerError> {
-    let model = Llama::new(&spec.model, spec.train.seed, DType::F32, device)?;
-    Trainer::new(model, &spec.optim, Schedule::of(spec))
+fn new_trainer(
+    spec: &Spec,
+    device: &Device,
+) -> Result<Trainer<Box<dyn Network>>, lockstep_trainer::TrainerError> {
+    let decoder = Decoder::new(&spec.model, spec.train.seed, spec.memory.recompute, device)?;
+    Trainer::new(Box::new(decoder), &spec.optim, Schedule::of(spec))
 }

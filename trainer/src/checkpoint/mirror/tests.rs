@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::checkpoint::{About, write};
-use crate::{Layout, Llama, State};
-use candle_core::{DType, Device};
+use crate::{Layout, State, decoder};
 use lockstep_engine::spec::presets;
 
 const KEEP_ALL: Policy = Policy {
@@ -22,8 +21,7 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let nano = presets().into_iter().find(|p| p.name == "nano").unwrap();
-        let model = Llama::new(&nano.model, 1, DType::F32, &Device::Cpu).unwrap();
-        let layout = Layout::of(&model).unwrap();
+        let layout = decoder::layout(&nano.model).unwrap();
         let weights = (0..layout.len()).map(|i| (i as f32).sin()).collect();
         Self {
             dir: tempfile::tempdir().unwrap(),

@@ -1,0 +1,401 @@
+//! Causal attention with grouped queries (Ainslie et al., 2023), tiled, with an online softmax (Dao et al.,
+//! "FlashAttention", 2022): scores exist for [`QUERIES`] × [`KEYS`] at a time.
+//!
+//! Rows are tokens: all query heads, then all key heads, then all value heads. Sequence and head are computed
+//! alone, tiles in a fixed order.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::isa::for_each_isa;
+use crate::matmul::{Into, Packed, matmul};
+use crate::matrix::{Matrix, MatrixMut};
+use crate::numeric::{dot, exp, max, sum};
+use crate::parallel;
+
+/// Queries of a tile.
+const QUERIES: usize = 64;
+/// Keys of a tile.
+const KEYS: usize = 256;
+
+/// The axes.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Sequences.
+    pub sequences: usize,
+    /// Tokens of each.
+    pub length: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Values of a head.
+    pub width: usize,
+}
+
+impl Shape {
+    /// Tokens of all sequences.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.sequences * self.length
+    }
+
+    /// Values of a row: queries, keys and values of a token.
+    #[must_use]
+    pub fn row(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.width
+    }
+
+    fn query(&self, head: usize) -> Range<usize> {
+        head * self.width..(head + 1) * self.width
+    }
+
+    fn key(&self, head: usize) -> Range<usize> {
+        self.query(self.heads + head)
+    }
+
+    fn value(&self, head: usize) -> Range<usize> {
+        self.query(self.heads + self.kv_heads + head)
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.width as f32).sqrt()
+    }
+
+    fn tiles(length: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+        (0..length)
+            .step_by(size)
+            .map(move |first| first..(first + size).min(length))
+    }
+}
+
+/// What a thread needs for a head.
+#[derive(Default)]
+struct Scratch {
+    keys_t: Packed,
+    keys: Packed,
+    values: Packed,
+    values_t: Packed,
+    scores: Vec<f32>,
+    dscores: Vec<f32>,
+    largest: Vec<f32>,
+    totals: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Scratch {
+    fn prepare(&mut self) {
+        self.scores.resize(QUERIES * KEYS, 0.0);
+        self.dscores.resize(QUERIES * KEYS, 0.0);
+        self.largest.resize(QUERIES, 0.0);
+        self.totals.resize(QUERIES, 0.0);
+    }
+}
+
+/// `y` (tokens, heads · width) and, for the backward, `lse` (sequences · heads, length): the logarithm of each softmax's
+/// denominator.
+///
+/// # Panics
+/// When lengths do not fit.
+pub fn attention(qkv: &[f32], shape: Shape, y: &mut [f32], lse: &mut [f32]) {
+    let Shape {
+        sequences,
+        length,
+        heads,
+        kv_heads,
+        width,
+    } = shape;
+    let qkv = Matrix::new(qkv, shape.tokens(), shape.row());
+    let y = MatrixMut::new(y, shape.tokens(), heads * width);
+    let lse = MatrixMut::new(lse, sequences * heads, length);
+    parallel::for_each(sequences * kv_heads, |unit| {
+        let (sequence, kv_head) = (unit / kv_heads, unit % kv_heads);
+        let rows = sequence * length..(sequence + 1) * length;
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.prepare();
+            scratch
+                .keys_t
+                .pack(qkv.window(rows.clone(), shape.key(kv_head)).t());
+            scratch
+                .values
+                .pack(qkv.window(rows.clone(), shape.value(kv_head)));
+            let group = heads / kv_heads;
+            for head in kv_head * group..(kv_head + 1) * group {
+                let queries = qkv.window(rows.clone(), shape.query(head));
+                let lse_row = sequence * heads + head;
+                #[expect(unsafe_code, reason = "heads are written by several threads")]
+                // SAFETY: each head of a sequence is written by one of the calls.
+                let (mut y, mut lse) = unsafe {
+                    (
+                        y.window(rows.clone(), shape.query(head)),
+                        lse.window(lse_row..lse_row + 1, 0..length),
+                    )
+                };
+                forward_head(queries, shape, scratch, &mut y, lse.row(0));
+            }
+        });
+    });
+}
+
+fn forward_head(q: Matrix<'_>, shape: Shape, scratch: &mut Scratch, y: &mut MatrixMut<'_>, lse: &mut [f32]) {
+    let (length, width) = (shape.length, shape.width);
+    for queries in Shape::tiles(length, QUERIES) {
+        let count = queries.len();
+        let tile = q.window(queries.clone(), 0..width);
+        let (largest, totals) = (&mut scratch.largest[..count], &mut scratch.totals[..count]);
+        largest.fill(f32::NEG_INFINITY);
+        totals.fill(0.0);
+        #[expect(unsafe_code, reason = "a part of the result at a time")]
+        // SAFETY: the result is borrowed as a whole, and nothing else of it is in use.
+        let mut y = unsafe { y.window(queries.clone(), 0..width) };
+        for keys in Shape::tiles(queries.end, KEYS) {
+            let scores = &mut scratch.scores[..count * keys.len()];
+            scratch.keys_t.multiply(
+                tile,
+                keys.clone(),
+                MatrixMut::new(scores, count, keys.len()),
+                Into::Fresh,
+            );
+            soften(
+                scores,
+                shape.scale(),
+                queries.start,
+                keys.clone(),
+                largest,
+                totals,
+                &mut y,
+            );
+            let into = if keys.start == 0 { Into::Fresh } else { Into::Sum };
+            let scores = Matrix::new(scores, count, keys.len());
+            scratch.values.multiply_terms(scores, keys, y.reborrow(), into);
+        }
+        divide(&mut y, totals);
+        for ((lse, largest), total) in lse[queries].iter_mut().zip(largest).zip(totals) {
+            *lse = *largest + libm::logf(*total);
+        }
+    }
+}
+
+for_each_isa! {
+    /// Scores to exponentials, relative to the largest so far of each row; what was summed before is scaled accordingly.
+    fn soften(
+        scores: &mut [f32], scale: f32, first: usize, keys: Range<usize>, largest: &mut [f32], totals: &mut [f32],
+        y: &mut MatrixMut<'_>,
+    ) {
+        for (i, row) in scores.chunks_exact_mut(keys.len()).enumerate() {
+            let seen = (first + i + 1).clamp(keys.start, keys.end) - keys.start;
+            let (row, hidden) = row.split_at_mut(seen);
+            hidden.fill(0.0);
+            if row.is_empty() {
+                continue;
+            }
+            for x in row.iter_mut() {
+                *x *= scale;
+            }
+            let found = max(row);
+            let new = if largest[i] >= found { largest[i] } else { found };
+            for x in row.iter_mut() {
+                *x = exp(*x - new);
+            }
+            let total = sum(row);
+            if keys.start > 0 {
+                let shrink = exp(largest[i] - new);
+                for y in y.row(i) {
+                    *y *= shrink;
+                }
+                totals[i] = totals[i] * shrink + total;
+            } else {
+                totals[i] = total;
+            }
+            largest[i] = new;
+        }
+    }
+}
+
+for_each_isa! {
+    fn divide(y: &mut MatrixMut<'_>, totals: &[f32]) {
+        for (i, total) in totals.iter().enumerate() {
+            let factor = 1.0 / total;
+            for y in y.row(i) {
+                *y *= factor;
+            }
+        }
+    }
+}
+
+/// What the forward saw and gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward<'a> {
+    /// Queries, keys and values.
+    pub qkv: &'a [f32],
+    /// The result.
+    pub y: &'a [f32],
+    /// Logarithms of the denominators.
+    pub lse: &'a [f32],
+}
+
+/// `dqkv`, which is replaced, of `dy`.
+///
+/// With P = exp(scores − lse), recomputed: dV = Pᵀ dY, dP = dY Vᵀ, dS = P (dP − Σ dy·y) / sqrt(width), dQ = dS K,
+/// dK = dSᵀ Q.
+///
+/// # Panics
+/// When lengths do not fit.
+pub fn attention_backward(forward: Forward<'_>, shape: Shape, dy: &[f32], dqkv: &mut [f32]) {
+    let Shape {
+        length,
+        heads,
+        kv_heads,
+        width,
+        ..
+    } = shape;
+    let qkv = Matrix::new(forward.qkv, shape.tokens(), shape.row());
+    let (y, dy) = (
+        Matrix::new(forward.y, shape.tokens(), heads * width),
+        Matrix::new(dy, shape.tokens(), heads * width),
+    );
+    let lse = Matrix::new(forward.lse, shape.sequences * heads, length);
+    let dqkv = MatrixMut::new(dqkv, shape.tokens(), shape.row());
+    parallel::for_each(shape.sequences * kv_heads, |unit| {
+        let (sequence, kv_head) = (unit / kv_heads, unit % kv_heads);
+        let rows = sequence * length..(sequence + 1) * length;
+        let (keys, values) = (
+            qkv.window(rows.clone(), shape.key(kv_head)),
+            qkv.window(rows.clone(), shape.value(kv_head)),
+        );
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.prepare();
+            scratch.keys_t.pack(keys.t());
+            scratch.keys.pack(keys);
+            scratch.values_t.pack(values.t());
+            #[expect(unsafe_code, reason = "heads are written by several threads")]
+            // SAFETY: each key and value head of a sequence is written by one of the calls.
+            let (mut dk, mut dv) = unsafe {
+                (
+                    dqkv.window(rows.clone(), shape.key(kv_head)),
+                    dqkv.window(rows.clone(), shape.value(kv_head)),
+                )
+            };
+            for i in 0..length {
+                dk.row(i).fill(0.0);
+                dv.row(i).fill(0.0);
+            }
+            let group = heads / kv_heads;
+            for head in kv_head * group..(kv_head + 1) * group {
+                let columns = shape.query(head);
+                #[expect(unsafe_code, reason = "heads are written by several threads")]
+                // SAFETY: each query head of a sequence is written by one of the calls.
+                let mut dq = unsafe { dqkv.window(rows.clone(), columns.clone()) };
+                let head = Head {
+                    q: qkv.window(rows.clone(), columns.clone()),
+                    y: y.window(rows.clone(), columns.clone()),
+                    dy: dy.window(rows.clone(), columns),
+                    lse: lse.row(sequence * heads + head),
+                };
+                backward_head(head, shape, scratch, &mut dq, &mut dk, &mut dv);
+            }
+        });
+    });
+}
+
+/// One head of one sequence.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    q: Matrix<'a>,
+    y: Matrix<'a>,
+    dy: Matrix<'a>,
+    lse: &'a [f32],
+}
+
+#[expect(unsafe_code, reason = "a part of the results at a time")]
+fn backward_head(
+    head: Head<'_>,
+    shape: Shape,
+    scratch: &mut Scratch,
+    dq: &mut MatrixMut<'_>,
+    dk: &mut MatrixMut<'_>,
+    dv: &mut MatrixMut<'_>,
+) {
+    let width = shape.width;
+    for queries in Shape::tiles(shape.length, QUERIES) {
+        let count = queries.len();
+        let (q, dy) = (
+            head.q.window(queries.clone(), 0..width),
+            head.dy.window(queries.clone(), 0..width),
+        );
+        let pulls = &mut scratch.totals[..count];
+        for (pull, i) in pulls.iter_mut().zip(queries.clone()) {
+            *pull = pulled(head.y.row(i), head.dy.row(i));
+        }
+        for keys in Shape::tiles(queries.end, KEYS) {
+            let shape_of_tile = (count, keys.len());
+            let scores = &mut scratch.scores[..count * keys.len()];
+            let dscores = &mut scratch.dscores[..count * keys.len()];
+            scratch.keys_t.multiply(
+                q,
+                keys.clone(),
+                MatrixMut::new(scores, count, keys.len()),
+                Into::Fresh,
+            );
+            scratch.values_t.multiply(
+                dy,
+                keys.clone(),
+                MatrixMut::new(dscores, count, keys.len()),
+                Into::Fresh,
+            );
+            harden(
+                scores,
+                dscores,
+                shape.scale(),
+                queries.start,
+                keys.clone(),
+                &head.lse[queries.clone()],
+                pulls,
+            );
+            let (scores, dscores) = (
+                Matrix::new(scores, count, shape_of_tile.1),
+                Matrix::new(dscores, count, shape_of_tile.1),
+            );
+            // SAFETY: the results are borrowed as wholes, and nothing else of them is in use.
+            let (dq, dk, dv) = unsafe {
+                (
+                    dq.window(queries.clone(), 0..width),
+                    dk.window(keys.clone(), 0..width),
+                    dv.window(keys.clone(), 0..width),
+                )
+            };
+            let into = if keys.start == 0 { Into::Fresh } else { Into::Sum };
+            scratch.keys.multiply_terms(dscores, keys, dq, into);
+            matmul(dscores.t(), q, dk, Into::Sum);
+            matmul(scores.t(), dy, dv, Into::Sum);
+        }
+    }
+}
+
+for_each_isa! {
+    fn pulled(y: &[f32], dy: &[f32]) -> f32 {
+        dot(y, dy)
+    }
+}
+
+for_each_isa! {
+    /// Scores to probabilities, and the probabilities' gradients to those of the scores.
+    fn harden(
+        scores: &mut [f32], dscores: &mut [f32], scale: f32, first: usize, keys: Range<usize>, lse: &[f32], pulls: &[f32],
+    ) {
+        let rows = scores.chunks_exact_mut(keys.len()).zip(dscores.chunks_exact_mut(keys.len()));
+        for (i, (row, drow)) in rows.enumerate() {
+            let seen = (first + i + 1).clamp(keys.start, keys.end) - keys.start;
+            row[seen..].fill(0.0);
+            drow[seen..].fill(0.0);
+            let (lse, pull) = (lse[i], pulls[i]);
+            for (p, dp) in row[..seen].iter_mut().zip(&mut drow[..seen]) {
+                *p = exp(*p * scale - lse);
+                *dp = *p * (*dp - pull) * scale;
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The decoder's own forward and backward, on kernels and in candle's operations, against candle's autograd in f64,
+//! which `gradients` checks by finite differences.
+
+use candle_core::{DType, Device, Tensor};
+use lockstep_engine::random::Stream;
+use lockstep_engine::spec::{ModelSpec, Recompute};
+use lockstep_trainer::{Decoder, Flat, Layout, Llama, Model, Network};
+use proptest::prelude::*;
+
+use crate::common::{batch, small, variants};
+
+/// Weights ten times the usual ones, so that no path is negligible.
+fn weights(layout: &Layout, seed: u64) -> Vec<f32> {
+    let stream = Stream::new(seed, 0);
+    let mut drawn = 0;
+    let mut next = || {
+        drawn += 1;
+        stream.normal_pair(drawn)[0] as f32
+    };
+    let mut weights = layout.zeros();
+    for parameter in layout.parameters() {
+        let is_norm = parameter.shape.len() == 1;
+        weights[parameter.range.clone()]
+            .fill_with(|| if is_norm { 1.0 + 0.2 * next() } else { 0.3 * next() });
+    }
+    weights
+}
+
+fn on(
+    network: &mut dyn Network,
+    weights: &[f32],
+    spec: &ModelSpec,
+    rows: (usize, usize),
+) -> (f32, f64, Vec<f32>) {
+    let layout = network.layout().unwrap();
+    let flat = Flat {
+        layout: &layout,
+        weights,
+    };
+    network.take(flat).unwrap();
+    let batch = batch(spec, rows.0, rows.1, 1);
+    let mut gradient = layout.zeros();
+    let loss = network.accumulate(flat, &batch, &mut gradient).unwrap();
+    (loss, network.nll(flat, &batch).unwrap(), gradient)
+}
+
+/// Loss and gradient of the reference.
+fn exact(spec: &ModelSpec, layout: &Layout, weights: &[f32], rows: (usize, usize)) -> (f64, Vec<f64>) {
+    let values = |name: &str, _: &[usize]| Ok(weights[layout.find(name).unwrap().range.clone()].to_vec());
+    let model = Llama::from_values(spec, DType::F64, &Device::Cpu, values).unwrap();
+    let loss = model.loss(&batch(spec, rows.0, rows.1, 1)).unwrap();
+    let gradients = loss.backward().unwrap();
+    let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let all = model.parameters().iter();
+    let gradient = all
+        .flat_map(|(_, var)| flat(gradients.get(var).unwrap()))
+        .collect();
+    (loss.to_scalar().unwrap(), gradient)
+}
+
+fn agrees(spec: &ModelSpec, rows: (usize, usize), seed: u64) {
+    let layout = Decoder::new(spec, 0, Recompute::None, &Device::Cpu)
+        .unwrap()
+        .layout()
+        .unwrap();
+    let weights = weights(&layout, seed);
+    let (exact_loss, exact) = exact(spec, &layout, &weights, rows);
+    let decoders = [
+        ("kernels", Decoder::new(spec, 0, Recompute::None, &Device::Cpu)),
+        (
+            "tensors",
+            Decoder::generic(spec, 0, Recompute::None, &Device::Cpu),
+        ),
+    ];
+    for (name, decoder) in decoders {
+        let (loss, nll, gradient) = on(&mut decoder.unwrap(), &weights, spec, rows);
+        let tokens = (rows.0 * rows.1) as f64;
+        assert!(
+            (f64::from(loss) - exact_loss).abs() < 1e-4 * exact_loss.max(1.0),
+            "{name}: {loss}, exact {exact_loss}"
+        );
+        assert!(
+            (nll / tokens - exact_loss).abs() < 1e-4 * exact_loss.max(1.0),
+            "{name}: {nll}"
+        );
+        for parameter in layout.parameters() {
+            let (found, exact) = (
+                &gradient[parameter.range.clone()],
+                &exact[parameter.range.clone()],
+            );
+            let size = exact.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+            for (f, e) in found.iter().zip(exact) {
+                let bound = 3e-5 * size.max(0.1);
+                assert!(
+                    (f64::from(*f) - e).abs() < bound,
+                    "{name}, {}: {f}, exact {e} of {size}",
+                    parameter.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_autograd() {
+    for spec in variants() {
+        agrees(&spec, (2, 7), 3);
+    }
+}
+
+/// More keys than a tile has, more terms than a block of a sum has, more rows than are packed at a time.
+#[test]
+fn tiles_and_blocks_fit_together() {
+    let spec = ModelSpec {
+        hidden_size: 36,
+        intermediate_size: 270,
+        num_hidden_layers: 1,
+        num_attention_heads: 3,
+        num_key_value_heads: 1,
+        max_position_embeddings: 300,
+        ..small(3, 1, false)
+    };
+    agrees(&spec, (1, 300), 5);
+    agrees(&spec, (3, 257), 6);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_shape_agrees(
+        (heads, kv_heads) in prop::sample::select(vec![(1, 1), (2, 1), (3, 3), (6, 2), (4, 4)]),
+        half in 1usize..9, ffn in 1usize..70, layers in 1usize..3, vocabulary in 2usize..90,
+        sequences in 1usize..4, length in 1usize..40, tied: bool, seed in 0u64..1000,
+    ) {
+        let spec = ModelSpec {
+            vocab_size: vocabulary,
+            hidden_size: 2 * half * heads,
+            intermediate_size: ffn,
+            num_hidden_layers: layers,
+            max_position_embeddings: length.max(8),
+            ..small(heads, kv_heads, tied)
+        };
+        agrees(&spec, (sequences, length), seed);
+    }
+}
+
+#[test]
+fn recomputing_changes_no_bit() {
+    for spec in variants() {
+        let results = [Recompute::None, Recompute::Block].map(|recompute| {
+            let mut decoder = Decoder::new(&spec, 0, recompute, &Device::Cpu).unwrap();
+            let weights = weights(&decoder.layout().unwrap(), 7);
+            on(&mut decoder, &weights, &spec, (3, 11))
+        });
+        assert_eq!(results[0], results[1]);
+    }
+}
+
+#[test]
+fn bad_batches_are_refused() {
+    let spec = small(4, 2, false);
+    let decoder = Decoder::new(&spec, 0, Recompute::None, &Device::Cpu).unwrap();
+    let layout = decoder.layout().unwrap();
+    let (weights, mut gradient) = (layout.zeros(), layout.zeros());
+    let flat = Flat {
+        layout: &layout,
+        weights: &weights,
+    };
+    let mut error = |spec: &ModelSpec, length| {
+        let refused = decoder.accumulate(flat, &batch(spec, 1, length, 0), &mut gradient);
+        refused.unwrap_err().to_string()
+    };
+    assert!(error(&spec, 13).contains("longer than max_position_embeddings = 12"));
+    let wide = ModelSpec {
+        vocab_size: 4000,
+        ..spec.clone()
+    };
+    assert!(error(&wide, 12).contains("outside the vocabulary of 23"));
+}
