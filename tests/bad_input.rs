@@ -322,6 +322,36 @@ fn a_worker_of_another_version() {
     coordinator.worker(&place, "new", 1);
 }
 
+/// Its results would be others: it must not train with the rest.
+#[test]
+fn a_worker_that_computes_other_bits() {
+    let place = Place::new();
+    let coordinator = Coordinator::start(&place);
+    let _worker = coordinator.worker(&place, "right", 1);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let status = runtime.block_on(async {
+        let mut client = NodesClient::connect(coordinator.url.clone()).await.unwrap();
+        let hello = DaemonHello {
+            version: lockstep_proto::VERSION.to_owned(),
+            node: "odd".to_owned(),
+            slots: 1,
+            incarnation: vec![7; 16],
+            numerics: "0123456789abcdef".to_owned(),
+            ..DaemonHello::default()
+        };
+        let hello = DaemonUp {
+            what: Some(daemon_up::What::Hello(hello)),
+        };
+        client.daemon(tokio_stream::once(hello)).await.unwrap_err()
+    });
+    for word in ["`odd`", "`right`", "0123456789abcdef", "the same build"] {
+        assert!(status.message().contains(word), "{word}: {status:?}");
+    }
+}
+
 /// A coordinator of another version: it turns every machine away.
 struct Newer;
 

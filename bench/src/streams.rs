@@ -307,6 +307,7 @@ async fn register(url: &str, node: &NodeId, slots: u32) -> Result<Down, Error> {
         incarnation: 1u128.to_be_bytes().to_vec(),
         interface: String::new(),
         running: Vec::new(),
+        numerics: String::new(),
     };
     let what = Some(wire::daemon_up::What::Hello(hello));
     up.send(wire::DaemonUp { what }).await.ok();

@@ -47,8 +47,9 @@ impl Process {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Cluster {
-    /// Starts a coordinator with its store in `out/coordinator`, and a daemon with `workers` slots.
-    pub(crate) async fn start(out: &Path, workers: u32) -> anyhow::Result<Self> {
+    /// Starts a coordinator with its store in `out/coordinator`, and a daemon with `workers` slots, whose ranks have
+    /// `threads` threads each; by default their share of the cores.
+    pub(crate) async fn start(out: &Path, workers: u32, threads: Option<u32>) -> anyhow::Result<Self> {
         let logs = out.join("logs");
         std::fs::create_dir_all(&logs).map_err(Failure::storage(format!("create {}", logs.display())))?;
         let program = std::env::current_exe().context("find this program")?;
@@ -99,6 +100,9 @@ impl Cluster {
         command
             .args(["--slots", &workers.to_string()])
             .stdout(Stdio::null());
+        if let Some(threads) = threads {
+            command.args(["--threads", &threads.to_string()]);
+        }
         let daemon = Process::start(&mut command).context("start the node daemon")?;
         Ok(Self {
             address,

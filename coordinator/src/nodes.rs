@@ -26,6 +26,8 @@ pub(crate) struct Daemon {
     pub(crate) incarnation: u128,
     pub(crate) address: String,
     pub(crate) interface: String,
+    /// Which bits it computes.
+    pub(crate) numerics: String,
     pub(crate) slots: u32,
     pub(crate) down: DaemonSender,
 }
@@ -68,7 +70,7 @@ impl Nodes {
     /// The same process may connect anew at any time; another one only when the first is silent.
     ///
     /// # Errors
-    /// When another process of that name is alive; in words.
+    /// When another process of that name is alive, or those that are there compute other bits; in words.
     pub(crate) fn connect(
         &mut self,
         now: Instant,
@@ -84,6 +86,15 @@ impl Nodes {
                     "a node named `{node}` is connected already; give each machine its own --name"
                 ));
             }
+        }
+        let differs = |(_, (other, _)): &(&NodeId, &(Daemon, Instant))| other.numerics != daemon.numerics;
+        let others = self.daemons.iter().filter(|(other, _)| *other != node);
+        if let Some((other, (there, _))) = others.into_iter().find(differs) {
+            return Err(format!(
+                "node `{node}` computes other bits than node `{other}`: its numerics are {}, not {}; \
+                 run the same build of lockstep on all nodes",
+                daemon.numerics, there.numerics
+            ));
         }
         self.daemons.insert(node.clone(), (daemon, now));
         self.occupied.retain(|slot, _| slot.node != *node);
@@ -300,6 +311,7 @@ mod tests {
             incarnation,
             address: "10.0.0.1".into(),
             interface: String::new(),
+            numerics: "same".to_owned(),
             slots: 2,
             down,
         };

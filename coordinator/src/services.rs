@@ -349,6 +349,7 @@ impl wire::nodes_server::Nodes for Services {
             incarnation: incarnation("hello.incarnation", hello.incarnation)?,
             address: address.unwrap_or_default(),
             interface: hello.interface,
+            numerics: hello.numerics,
             slots: hello.slots,
             down,
         };

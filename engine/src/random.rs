@@ -68,9 +68,9 @@ impl Stream {
         let [a, b, c, d] = self.words(index);
         let unit =
             |hi: u32, lo: u32| ((u64::from(hi) << 32 | u64::from(lo)) >> 11) as f64 / (1u64 << 53) as f64;
-        let radius = (-2.0 * (1.0 - unit(a, b)).ln()).sqrt();
+        let radius = (-2.0 * libm::log(1.0 - unit(a, b))).sqrt();
         let angle = std::f64::consts::TAU * unit(c, d);
-        [radius * angle.cos(), radius * angle.sin()]
+        [radius * libm::cos(angle), radius * libm::sin(angle)]
     }
 }
 

@@ -18,11 +18,11 @@ const SHAPES: [(&str, usize, usize, usize); 10] = [
     ("small, queries to values", 2048, 768, 256),
     ("small, gates and ups", 2048, 1376, 256),
     ("small, down", 2048, 256, 688),
-    ("small, head", 512, 4096, 256),
+    ("small, head", 1024, 4096, 256),
     ("base, queries to values", 2048, 1536, 512),
     ("base, gates and ups", 2048, 2752, 512),
     ("base, down", 2048, 512, 1376),
-    ("base, head", 256, 8192, 512),
+    ("base, head", 512, 8192, 512),
 ];
 
 const TRIES: usize = 12;

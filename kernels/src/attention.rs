@@ -8,15 +8,16 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::isa::for_each_isa;
-use crate::matmul::{Into, Packed, matmul};
+use crate::matmul::{Into, KC, Packed, matmul};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::numeric::{dot, exp, max, sum};
 use crate::parallel;
+use crate::scratch::grow;
 
 /// Queries of a tile.
 const QUERIES: usize = 64;
-/// Keys of a tile.
-const KEYS: usize = 256;
+/// Keys of a tile: as many as products sum at a time.
+const KEYS: usize = KC;
 
 /// The axes.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,15 @@ impl Shape {
     #[must_use]
     pub fn row(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.width
+    }
+
+    /// The most values that a thread keeps.
+    #[must_use]
+    pub fn scratch(&self) -> usize {
+        // Keys and values, straight and transposed, panels of 32 columns at least.
+        let packed = 2 * self.length * self.width.next_multiple_of(32)
+            + 2 * self.length.next_multiple_of(32) * self.width;
+        packed + 2 * (QUERIES * KEYS + QUERIES)
     }
 
     fn query(&self, head: usize) -> Range<usize> {
@@ -88,10 +98,10 @@ thread_local! {
 
 impl Scratch {
     fn prepare(&mut self) {
-        self.scores.resize(QUERIES * KEYS, 0.0);
-        self.dscores.resize(QUERIES * KEYS, 0.0);
-        self.largest.resize(QUERIES, 0.0);
-        self.totals.resize(QUERIES, 0.0);
+        grow(&mut self.scores, QUERIES * KEYS);
+        grow(&mut self.dscores, QUERIES * KEYS);
+        grow(&mut self.largest, QUERIES);
+        grow(&mut self.totals, QUERIES);
     }
 }
 

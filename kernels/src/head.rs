@@ -7,9 +7,10 @@ use crate::matmul::{Into, matmul};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::numeric::{exp, max, sum};
 use crate::parallel;
+use crate::scratch::grow;
 
 /// The most logits that exist at a time.
-const LOGITS: usize = 1 << 21;
+const LOGITS: usize = 1 << 22;
 
 thread_local! {
     static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
@@ -52,10 +53,8 @@ pub fn cross_entropy(
     );
     let chunk = chunk(vocabulary).min(rows);
     let (mut logits, mut losses) = SCRATCH.take();
-    if logits.len() < chunk * vocabulary {
-        logits.resize(chunk * vocabulary, 0.0);
-    }
-    losses.resize(chunk, 0.0);
+    grow(&mut logits, chunk * vocabulary);
+    grow(&mut losses, chunk);
     let w_vd = Matrix::new(w, vocabulary, d);
     let mut total = 0.0;
     for first in (0..rows).step_by(chunk) {

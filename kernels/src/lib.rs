@@ -17,9 +17,12 @@
 //! | [`swiglu`] | the gated activation |
 //! | [`embedding`] | look-up, and sums by token |
 //! | [`head`] | the last product, fused with cross entropy |
+//! | [`adamw`] | the norm of a gradient, and the update |
 //! | [`numeric`] | sums and exponentials |
+//! | `scratch` | buffers that threads keep |
 //! | `parallel` | pieces of work on all threads |
 
+pub mod adamw;
 pub mod attention;
 pub mod embedding;
 pub mod head;
@@ -30,6 +33,7 @@ pub mod norm;
 pub mod numeric;
 mod parallel;
 pub mod rotary;
+mod scratch;
 pub mod swiglu;
 
 pub use matrix::{Matrix, MatrixMut};

@@ -6,6 +6,7 @@ use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
 use crate::numeric::dot;
 use crate::parallel;
+use crate::scratch::grow;
 
 /// Rows of a block. A weight's gradient is summed block by block, so it decides the bits.
 const ROWS: usize = 64;
@@ -64,8 +65,8 @@ pub fn rms_norm_backward(x: &[f32], w: &[f32], eps: f32, dz: &[f32], dx: &mut [f
     let rows = x.len() / d;
     let blocks = rows.div_ceil(ROWS);
     let mut partials = PARTIALS.take();
-    partials.clear();
-    partials.resize(blocks * d, 0.0);
+    grow(&mut partials, blocks * d);
+    partials[..blocks * d].fill(0.0);
     {
         let (dx, partials) = (
             MatrixMut::new(dx, rows, d),
@@ -81,7 +82,7 @@ pub fn rms_norm_backward(x: &[f32], w: &[f32], eps: f32, dz: &[f32], dx: &mut [f
             backward_rows(&x[flat.clone()], w, eps, &dz[flat], &mut dx, dw.row(0));
         });
     }
-    for partial in partials.chunks_exact(d) {
+    for partial in partials.chunks_exact(d).take(blocks) {
         for (sum, x) in dw.iter_mut().zip(partial) {
             *sum += x;
         }

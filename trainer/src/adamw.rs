@@ -1,37 +1,14 @@
 //! AdamW with decoupled decay (Loshchilov and Hutter, 2019) over flat buffers, with fixed bits.
 //!
-//! Every element is computed alone and the norm is summed in blocks of a fixed size, so the result does not depend
-//! on the number of threads. Powers are taken by repeated squaring, not by the system's mathematics library.
+//! Powers are taken by repeated squaring, not by the system's mathematics library.
 
 use lockstep_engine::spec::OptimSpec;
-use rayon::prelude::*;
+use lockstep_kernels::adamw::{Constants, Updated};
 
 use crate::layout::Layout;
 use crate::state::State;
 
-/// Elements of a parallel task, and of a partial sum of the norm.
-const BLOCK: usize = 1 << 14;
-
-/// Interleaved sums of a block: what the compiler turns into vectors.
-const LANES: usize = 8;
-
-/// The Euclidean norm, accumulated in f64 in a fixed order.
-#[must_use]
-pub fn norm(values: &[f32]) -> f64 {
-    let partials: Vec<f64> = values
-        .par_chunks(BLOCK)
-        .map(|block| {
-            let mut lanes = [0.0f64; LANES];
-            for chunk in block.chunks(LANES) {
-                for (sum, &x) in lanes.iter_mut().zip(chunk) {
-                    *sum += f64::from(x) * f64::from(x);
-                }
-            }
-            lanes.iter().sum()
-        })
-        .collect();
-    partials.iter().sum::<f64>().sqrt()
-}
+pub use lockstep_kernels::adamw::norm;
 
 /// One update: `state.step` must already be the step that is taken. `scale` multiplies the gradient.
 ///
@@ -66,16 +43,12 @@ pub(crate) fn update(
         } else {
             constants
         };
-        let weights = state.weights[range.clone()].par_chunks_mut(BLOCK);
-        let first = state.first[range.clone()].par_chunks_mut(BLOCK);
-        let second = state.second[range.clone()].par_chunks_mut(BLOCK);
-        let blocks = weights
-            .zip(first)
-            .zip(second)
-            .zip(gradient[range].par_chunks(BLOCK));
-        blocks.for_each(|(((weights, first), second), gradient)| {
-            constants.apply(weights, first, second, gradient)
-        });
+        let of = Updated {
+            weights: &mut state.weights[range.clone()],
+            first: &mut state.first[range.clone()],
+            second: &mut state.second[range.clone()],
+        };
+        lockstep_kernels::adamw::update(of, &gradient[range], constants);
     }
 }
 
@@ -90,30 +63,6 @@ fn power(base: f64, exponent: u64) -> f64 {
         rest >>= 1;
     }
     result
-}
-
-#[derive(Clone, Copy)]
-struct Constants {
-    scale: f32,
-    beta1: f32,
-    beta2: f32,
-    rest1: f32,
-    rest2: f32,
-    eps: f32,
-    rate: f32,
-    root: f32,
-    keep: f32,
-}
-
-impl Constants {
-    fn apply(&self, weights: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
-        for (((w, m), v), g) in weights.iter_mut().zip(first).zip(second).zip(gradient) {
-            let g = g * self.scale;
-            *m = self.beta1 * *m + self.rest1 * g;
-            *v = self.beta2 * *v + self.rest2 * (g * g);
-            *w = *w * self.keep - self.rate * *m / ((*v * self.root).sqrt() + self.eps);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@
 //! | [`schedule`] | the learning rate |
 //! | [`checkpoint`] | write, verify, load, prune |
 //! | [`export`] | Hugging Face's layout |
+//! | [`numerics`] | which bits this build computes |
+//! | [`memory`] | what a process takes, by plan |
 //! | [`generate`] | text from an exported model |
 //! | [`device`] | CPU or GPU |
 //! | [`error`] | what can go wrong |
@@ -34,8 +36,10 @@ pub mod export;
 pub mod generate;
 pub mod layout;
 pub mod llama;
+pub mod memory;
 pub mod model;
 pub mod network;
+pub mod numerics;
 pub mod schedule;
 pub mod state;
 pub mod trainer;

@@ -56,7 +56,7 @@ impl Schedule {
         }
         let done = (step - decay_from) as f64 / (steps - decay_from) as f64;
         let kept = match spec.decay {
-            Decay::Cosine => 0.5 * (1.0 + (PI * done).cos()),
+            Decay::Cosine => 0.5 * (1.0 + libm::cos(PI * done)),
             Decay::Wsd | Decay::Constant => 1.0 - done,
         };
         floor + (peak - floor) * kept

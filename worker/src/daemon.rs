@@ -56,10 +56,13 @@ const UP_QUEUE: usize = 1024;
 /// Runs until `shutdown`. A coordinator that was there once is waited for, for ever.
 ///
 /// # Errors
-/// When no coordinator leads at the start, or it refuses this node.
+/// When no coordinator leads at the start, or it refuses this node; when the processor cannot be used.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    let numerics =
+        lockstep_trainer::numerics::fingerprint().map_err(|error| Error::Fatal(error.to_string()))?;
     let (outbox, words) = Outbox::new();
     let mut daemon = Daemon {
+        numerics,
         incarnation: uuid::Uuid::new_v4().as_u128(),
         children: Children::new(options.clone(), words),
         outbox,
@@ -77,6 +80,8 @@ struct Daemon {
     options: Options,
     /// Of this process.
     incarnation: u128,
+    /// Which bits it computes.
+    numerics: String,
     children: Children,
     outbox: Outbox,
     /// Whether a coordinator has taken it in before.
@@ -130,6 +135,7 @@ impl Daemon {
             incarnation: self.incarnation.to_be_bytes().to_vec(),
             interface: interface.map(|ip| ip.to_string()).unwrap_or_default(),
             running: self.children.running(),
+            numerics: self.numerics.clone(),
         };
         send(&up, wire::daemon_up::What::Hello(hello)).await?;
         let mut client = NodesClient::new(channel);

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | [`daemon`] | registers the node, starts a rank process for each slot that the coordinator fills, relays logs |
 //! | [`endpoints`] | finds the coordinator that leads, among those there are |
-//! | `link` | a rank's stream to the coordinator, opened again when it breaks |
 //! | [`rank`] | the rank process: joins its job, runs until it is told to leave |
 //! | `link` | a rank's stream to the coordinator, opened again when it breaks |
 //! | `session` | carries the engine's rank machine between the coordinator's stream and the executor |
 //! | `executor` | a thread that owns device, data and data plane, and runs one task at a time |
 //! | `checkpoints` | writes a rank's part of each checkpoint while training goes on |
+//! | [`network`] | what is trained: the built-in model, or one that is brought |
+//! | `memory` | whether a rank's memory is there |
 //! | `loader` | positions of the sample order to batches |
 //! | `validation` | how well the final weights predict the held-out text |
 //! | [`lifeline`] | ends a process with its parent, whatever happened to the parent |
@@ -21,6 +22,8 @@ mod executor;
 pub mod lifeline;
 mod link;
 mod loader;
+mod memory;
+pub mod network;
 pub mod rank;
 mod session;
 mod validation;

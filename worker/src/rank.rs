@@ -16,6 +16,7 @@ use crate::Error;
 use crate::endpoints::Endpoints;
 use crate::executor::{Executor, Setup, Work};
 use crate::link::Link;
+use crate::network::MakeNetwork;
 use crate::session::{Inside, Session};
 
 /// Which rank this is, and whose.
@@ -29,6 +30,8 @@ pub struct Options {
     pub worker: WorkerId,
     /// The interface of the data plane; by default the one that leads to the coordinator.
     pub interface: Option<IpAddr>,
+    /// What is trained.
+    pub network: MakeNetwork,
 }
 
 /// Runs a rank to the end of its job.
@@ -54,6 +57,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (started, start) = tokio::sync::oneshot::channel();
     let setup = Setup {
         spec: spec.clone(),
+        network: options.network,
         out: PathBuf::from(&link.welcome.out),
         worker: options.worker.clone(),
         interface: options

@@ -9,10 +9,10 @@ use lockstep_data::Dataset;
 use lockstep_engine::ids::{Lane, Step};
 use lockstep_engine::order::SampleOrder;
 use lockstep_engine::spec::Spec;
-use lockstep_trainer::{Batch, DType, DeviceName, Llama, Schedule, Trainer};
+use lockstep_trainer::{Batch, Decoder, DeviceName, Schedule, Trainer};
 
-use super::drills;
 use super::run::{Job, JobOptions, finished, locally};
+use super::{drills, speed};
 use crate::failure::Failure;
 use crate::output::{Format, table};
 use crate::progress::Progress;
@@ -20,11 +20,20 @@ use crate::progress::Progress;
 /// Measure speed and recovery on this machine.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Step(speed::StepArgs),
+    Scaling(speed::ScalingArgs),
+    Memory(speed::MemoryArgs),
     Overhead(OverheadArgs),
     Chaos(drills::ChaosArgs),
     Soak(drills::SoakArgs),
     Faults(drills::FaultsArgs),
     Streams(drills::StreamsArgs),
+    #[command(hide = true)]
+    TrainLoop(speed::LoopArgs),
+    #[command(hide = true)]
+    Products {
+        spec: PathBuf,
+    },
     #[command(hide = true)]
     PlainLoop {
         /// A spec whose `data.dataset` is built.
@@ -75,6 +84,11 @@ struct Overhead {
 
 pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
+        Command::Step(args) => speed::step(args, format).await,
+        Command::Scaling(args) => speed::scaling(args, format).await,
+        Command::Memory(args) => speed::memory_of(args, format).await,
+        Command::TrainLoop(args) => speed::train_loop(&args),
+        Command::Products { spec } => speed::products(&spec),
         Command::Overhead(args) => overhead(args, format).await,
         Command::Chaos(args) => drills::chaos(args, format).await,
         Command::Soak(args) => drills::soak(args, format).await,
@@ -151,7 +165,7 @@ async fn measure(args: &OverheadArgs, folder: &Path) -> anyhow::Result<Overhead>
             kill: Vec::new(),
         };
         let prepared = Job::read(&options)?.prepare(Format::Json)?;
-        let summary = finished(&locally(&prepared, 1, Progress::quiet()).await?)?;
+        let summary = finished(&locally(&prepared, 1, None, Progress::quiet()).await?)?;
         std::fs::remove_dir_all(&out).ok();
         same_weights &= plain.weights_blake3 == summary.weights_blake3;
         let (plain_ms, one_worker_ms) = (plain.step_ms_median, summary.step_ms_median);
@@ -203,7 +217,7 @@ fn plain_loop(spec: &Path) -> anyhow::Result<()> {
     let samples = dataset.train().require(spec.samples_per_step(), length)?;
     let order = SampleOrder::new(samples, spec.train.seed);
     let device = DeviceName::Cpu.open()?;
-    let model = Llama::new(&spec.model, spec.train.seed, DType::F32, &device)?;
+    let model = Decoder::new(&spec.model, spec.train.seed, spec.memory.recompute, &device)?;
     let mut trainer = Trainer::new(model, &spec.optim, Schedule::of(&spec))?;
     let geometry = spec.geometry();
     let mut times = Vec::new();

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use lockstep_coordinator::{Coordinator, Options, StoreOptions};
 use lockstep_engine::ids::{JobId, NodeId, WorkerId};
 use lockstep_worker::endpoints::Endpoints;
+use lockstep_worker::network::MakeNetwork;
 use lockstep_worker::{daemon, lifeline, rank};
 use tokio_util::sync::CancellationToken;
 
@@ -165,7 +166,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn rank(args: RankArgs) -> anyhow::Result<()> {
+pub(crate) async fn rank(args: RankArgs, network: MakeNetwork) -> anyhow::Result<()> {
     log_to_stderr("info");
     lifeline::watch(|| std::process::exit(1)).context("watch standard input")?;
     let worker = WorkerId {
@@ -179,6 +180,7 @@ pub(crate) async fn rank(args: RankArgs) -> anyhow::Result<()> {
         job: args.job,
         worker,
         interface: args.interface,
+        network,
     };
     rank::run(options).await?;
     Ok(())

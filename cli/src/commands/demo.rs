@@ -91,7 +91,13 @@ pub(crate) async fn run(args: Args, format: Format) -> anyhow::Result<()> {
         "\n2. Training with {} workers; worker {} dies at step {}",
         args.workers, kill.slot, kill.step
     )));
-    let job = locally(&prepared, args.workers, Progress::for_format(format, "train")).await?;
+    let job = locally(
+        &prepared,
+        args.workers,
+        None,
+        Progress::for_format(format, "train"),
+    )
+    .await?;
     let summary = finished(&job)?;
 
     say(&bold("\n3. What it learned"));

@@ -12,8 +12,10 @@ mod lineage;
 mod nodes;
 mod run;
 mod spec;
+mod speed;
 
 use clap::{Parser, Subcommand};
+use lockstep_worker::network::MakeNetwork;
 
 use crate::output::Format;
 
@@ -73,15 +75,15 @@ enum Command {
     Bench(bench::Command),
 }
 
-/// Runs the verb.
-pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+/// Runs the verb. Ranks train `network`.
+pub(crate) fn run(cli: Cli, network: MakeNetwork) -> anyhow::Result<()> {
     let format = cli.output;
     match cli.command {
         Command::Demo(args) => block_on(demo::run(args, format)),
         Command::Run(args) => block_on(run::run(args, format)),
         Command::Coordinator(args) => block_on(cluster::coordinator(args)),
         Command::Worker(args) => block_on(cluster::worker(args)),
-        Command::Rank(args) => block_on(cluster::rank(args)),
+        Command::Rank(args) => block_on(cluster::rank(args, network)),
         Command::Submit(args) => block_on(jobs::submit(args, format)),
         Command::List(args) => block_on(jobs::list(args, format)),
         Command::Status(args) => block_on(jobs::status(args, format)),

@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Ranks on this machine; by default `elastic.max_workers`.
     #[arg(long, value_name = "N", conflicts_with = "coordinator", value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
+    /// Threads of each rank; by default cores / workers.
+    #[arg(long, value_name = "N", conflicts_with = "coordinator", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    threads: Option<u32>,
     /// Submit to this coordinator instead; of several, all or some with commas between them.
     #[arg(long = "coordinator", id = "coordinator", value_name = "URL,…")]
     coordinators: Option<Endpoints>,
@@ -190,7 +193,13 @@ pub(crate) async fn run(args: Args, format: Format) -> anyhow::Result<()> {
                 return Err(Failure::Usage(message).into());
             }
             let prepared = job.prepare(format)?;
-            locally(&prepared, workers, Progress::for_format(format, "train")).await?
+            locally(
+                &prepared,
+                workers,
+                args.threads,
+                Progress::for_format(format, "train"),
+            )
+            .await?
         }
     };
     let summary = finished(&done)?;
@@ -220,11 +229,12 @@ async fn submit_and_follow(
 pub(crate) async fn locally(
     prepared: &Prepared<'_>,
     workers: u32,
+    threads: Option<u32>,
     progress: Progress,
 ) -> anyhow::Result<wire::Job> {
     let Job { spec, out, options } = &prepared.job;
     let interrupt = interrupt::heed()?;
-    let mut cluster = Cluster::start(out, workers).await?;
+    let mut cluster = Cluster::start(out, workers, threads).await?;
     let coordinator: Endpoints = cluster.address().parse()?;
     let name = spec.job.name.to_string();
     let work = async {

@@ -14,11 +14,12 @@ use std::ops::Range;
 use crate::isa::Isa;
 use crate::matrix::{Matrix, MatrixMut};
 use crate::parallel;
+use crate::scratch::grow;
 use pack::{pack_a, pack_b, pack_b_into};
 use tile::{MR, NR, Tile};
 
 /// Terms of a block of a sum. It decides the bits.
-pub const KC: usize = 256;
+pub const KC: usize = 384;
 /// Rows of `a` that are packed at a time, to stay in the second-level cache.
 const MC: usize = 20 * MR;
 /// Columns of `b` that are packed at a time.
@@ -60,6 +61,12 @@ pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, mut c: MatrixMut<'_>, into: Into) {
     PACKED_B.set(packed);
 }
 
+/// The most values that a thread keeps for products of `terms` terms with `cols` columns.
+#[must_use]
+pub fn scratch(terms: usize, cols: usize) -> usize {
+    MC * KC + cols.min(NC).div_ceil(NR) * NR * terms.min(KC)
+}
+
 /// The right side of several products, packed once.
 #[derive(Debug, Default)]
 pub(crate) struct Packed {
@@ -73,10 +80,7 @@ impl Packed {
     pub(crate) fn pack(&mut self, b: Matrix<'_>) {
         (self.terms, self.cols) = (b.rows, b.cols);
         let panels = b.cols.div_ceil(NR) * NR;
-        let len = panels * b.rows;
-        if self.data.len() < len {
-            self.data.resize(len, 0.0);
-        }
+        grow(&mut self.data, panels * b.rows);
         for k0 in (0..b.rows).step_by(KC) {
             let terms = k0..(k0 + KC).min(b.rows);
             pack_b_into(b, terms, 0..b.cols, &mut self.data[k0 * panels..]);
@@ -124,9 +128,14 @@ fn multiply(a: Matrix<'_>, terms: Range<usize>, b: &[f32], packed: usize, c: Mat
         #[expect(unsafe_code, reason = "rows are written by several threads")]
         // SAFETY: each block of rows is written by one of the calls.
         let c = unsafe { c.window(rows.clone(), 0..c.cols()) };
+        if a.col == 1 {
+            let from = &a.data[rows.start * a.row + terms.start..];
+            tiles(kernel, from, Some(a.row), b, (terms.len(), packed), &c, add);
+            return;
+        }
         PACKED_A.with_borrow_mut(|panels| {
             pack_a(a, rows, terms.clone(), panels);
-            tiles(kernel, panels, a.col != 1, b, (terms.len(), packed), &c, add);
+            tiles(kernel, panels, None, b, (terms.len(), packed), &c, add);
         });
     });
 }
@@ -136,7 +145,7 @@ fn multiply(a: Matrix<'_>, terms: Range<usize>, b: &[f32], packed: usize, c: Mat
 fn tiles(
     kernel: TileFn,
     a: &[f32],
-    interleaved: bool,
+    a_row: Option<usize>,
     b: &[f32],
     (depth, packed): (usize, usize),
     c: &MatrixMut<'_>,
@@ -144,16 +153,18 @@ fn tiles(
 ) {
     let (rows, cols) = (c.rows(), c.cols());
     assert!(depth <= packed && depth <= KC);
-    assert!(a.len() >= rows.div_ceil(MR) * MR * KC && b.len() >= cols.div_ceil(NR) * NR * packed);
+    let needed = a_row.map_or(rows.div_ceil(MR) * MR * KC, |row| (rows - 1) * row + depth);
+    assert!(a.len() >= needed && b.len() >= cols.div_ceil(NR) * NR * packed);
     for (j, b) in (0..cols).step_by(NR).zip(b.chunks_exact(NR * packed)) {
-        for (i, a) in (0..rows).step_by(MR).zip(a.chunks_exact(MR * KC)) {
+        for i in (0..rows).step_by(MR) {
+            let a = &a[i * a_row.unwrap_or(KC)..];
             // SAFETY: `a` and `b` are whole panels with at least `depth` terms, the tile is inside of `c`, which is
             // borrowed by the caller alone, and the code is of instructions that the processor has.
             unsafe {
                 kernel(&Tile {
                     depth,
                     a: a.as_ptr(),
-                    interleaved,
+                    a_row,
                     b: b.as_ptr(),
                     c: c.pointer().add(i * c.stride() + j),
                     c_row: c.stride(),
@@ -183,3 +194,6 @@ fn kernel() -> TileFn {
         _ => tile::portable,
     }
 }
+
+#[cfg(test)]
+mod tests;

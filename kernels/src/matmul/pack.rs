@@ -6,28 +6,20 @@ use super::KC;
 use super::tile::{MR, NR};
 use crate::isa::Isa;
 use crate::matrix::Matrix;
+use crate::scratch::grow;
 
-/// Panels of [`MR`] rows: each row at a distance of [`KC`] from the last, or interleaved if `a` is transposed.
+/// Panels of [`MR`] interleaved rows of a transposed matrix; each has room for [`KC`] terms.
 pub(super) fn pack_a(a: Matrix<'_>, rows: Range<usize>, terms: Range<usize>, into: &mut Vec<f32>) {
     let panels = rows.len().div_ceil(MR);
-    if into.len() < panels * MR * KC {
-        into.resize(panels * MR * KC, 0.0);
-    }
+    grow(into, panels * MR * KC);
     for (first, panel) in rows.clone().step_by(MR).zip(into.chunks_exact_mut(MR * KC)) {
         let count = (rows.end - first).min(MR);
-        if a.col == 1 {
-            for (i, row) in panel.chunks_exact_mut(KC).take(count).enumerate() {
-                let from = (first + i) * a.row;
-                row[..terms.len()].copy_from_slice(&a.data[from + terms.start..from + terms.end]);
-            }
-        } else {
-            for (step, k) in panel.chunks_exact_mut(MR).zip(terms.clone()) {
-                let from = &a.data[k * a.col + first..];
-                if count == MR {
-                    step.copy_from_slice(&from[..MR]);
-                } else {
-                    step[..count].copy_from_slice(&from[..count]);
-                }
+        for (step, k) in panel.chunks_exact_mut(MR).zip(terms.clone()) {
+            let from = &a.data[k * a.col + first..];
+            if count == MR {
+                step.copy_from_slice(&from[..MR]);
+            } else {
+                step[..count].copy_from_slice(&from[..count]);
             }
         }
     }
@@ -35,10 +27,7 @@ pub(super) fn pack_a(a: Matrix<'_>, rows: Range<usize>, terms: Range<usize>, int
 
 /// Panels of [`NR`] columns, term by term; what is missing of the last one is zero.
 pub(super) fn pack_b(b: Matrix<'_>, terms: Range<usize>, cols: Range<usize>, into: &mut Vec<f32>) {
-    let len = cols.len().div_ceil(NR) * NR * terms.len();
-    if into.len() < len {
-        into.resize(len, 0.0);
-    }
+    grow(into, cols.len().div_ceil(NR) * NR * terms.len());
     pack_b_into(b, terms, cols, into);
 }
 

@@ -3,8 +3,6 @@
 //! Each element of a tile is `Σₖ a[i][k] · b[k][j]`, k going up, fused, from zero, whatever the tile's size: so the
 //! bits do not depend on the instruction set.
 
-use super::KC;
-
 /// The most rows of a tile.
 pub(super) const MR: usize = 12;
 /// Columns of a panel of `b`.
@@ -15,10 +13,10 @@ pub(super) const NR: usize = 32;
 pub(super) struct Tile {
     /// Terms of each sum.
     pub(super) depth: usize,
-    /// A panel of [`MR`] rows: [`KC`] apart, or interleaved.
+    /// Up to [`MR`] rows: so far apart, or interleaved.
     pub(super) a: *const f32,
-    /// Whether the panel's rows are interleaved.
-    pub(super) interleaved: bool,
+    /// The distance of rows that are not interleaved.
+    pub(super) a_row: Option<usize>,
     /// A panel of `depth` rows of [`NR`] values.
     pub(super) b: *const f32,
     /// The first element of the result, and the distance of its rows.
@@ -40,7 +38,7 @@ pub(super) unsafe fn portable(tile: &Tile) {
     for i in 0..tile.rows {
         let mut sums = [0.0f32; NR];
         for k in 0..tile.depth {
-            let at = if tile.interleaved { k * MR + i } else { i * KC + k };
+            let at = tile.a_row.map_or(k * MR + i, |row| i * row + k);
             // SAFETY: inside of both panels, as `i` < MR and `k` < depth.
             let (a, b) = unsafe {
                 (
@@ -68,7 +66,7 @@ pub(super) unsafe fn portable(tile: &Tile) {
 pub(super) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{KC, MR, NR, Tile};
+    use super::{MR, NR, Tile};
 
     /// Calls `$body` with the number of rows as a constant.
     macro_rules! by_rows {
@@ -76,10 +74,9 @@ pub(super) mod x86 {
             match $rows {
                 // SAFETY: as of the caller.
                 $($count => unsafe {
-                    if $tile.interleaved {
-                        $body::<$count, 1, MR>($tile)
-                    } else {
-                        $body::<$count, KC, 1>($tile)
+                    match $tile.a_row {
+                        None => $body::<$count, MR>($tile, 1),
+                        Some(row) => $body::<$count, 1>($tile, row),
                     }
                 },)*
                 _ => {}
@@ -97,7 +94,7 @@ pub(super) mod x86 {
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn rows_512<const ROWS: usize, const ROW: usize, const STEP: usize>(tile: &Tile) {
+    unsafe fn rows_512<const ROWS: usize, const STEP: usize>(tile: &Tile, row: usize) {
         let mask = |from: usize| -> __mmask16 {
             let there = tile.cols.saturating_sub(from).min(16);
             ((1u32 << there) - 1) as __mmask16
@@ -115,9 +112,9 @@ pub(super) mod x86 {
             for _ in 0..tile.depth {
                 let columns = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let row = _mm512_set1_ps(*a.add(i * ROW));
-                    sums[0] = _mm512_fmadd_ps(row, columns[0], sums[0]);
-                    sums[1] = _mm512_fmadd_ps(row, columns[1], sums[1]);
+                    let a = _mm512_set1_ps(*a.add(i * row));
+                    sums[0] = _mm512_fmadd_ps(a, columns[0], sums[0]);
+                    sums[1] = _mm512_fmadd_ps(a, columns[1], sums[1]);
                 }
                 a = a.add(STEP);
                 b = b.add(NR);
@@ -146,7 +143,7 @@ pub(super) mod x86 {
         // Half of the registers there: a tile is computed in quarters.
         for row in (0..tile.rows).step_by(6) {
             for col in (0..tile.cols).step_by(16) {
-                let a = if tile.interleaved { row } else { row * KC };
+                let a = row * tile.a_row.unwrap_or(1);
                 // SAFETY: within the tile.
                 let quarter = unsafe {
                     Tile {
@@ -164,7 +161,7 @@ pub(super) mod x86 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn rows_256<const ROWS: usize, const ROW: usize, const STEP: usize>(tile: &Tile) {
+    unsafe fn rows_256<const ROWS: usize, const STEP: usize>(tile: &Tile, row: usize) {
         let (mut a, mut b) = (tile.a, tile.b);
         // SAFETY: all within the panels; what is stored is within the part of the tile that there is.
         unsafe {
@@ -172,9 +169,9 @@ pub(super) mod x86 {
             for _ in 0..tile.depth {
                 let columns = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let row = _mm256_set1_ps(*a.add(i * ROW));
-                    sums[0] = _mm256_fmadd_ps(row, columns[0], sums[0]);
-                    sums[1] = _mm256_fmadd_ps(row, columns[1], sums[1]);
+                    let a = _mm256_set1_ps(*a.add(i * row));
+                    sums[0] = _mm256_fmadd_ps(a, columns[0], sums[0]);
+                    sums[1] = _mm256_fmadd_ps(a, columns[1], sums[1]);
                 }
                 a = a.add(STEP);
                 b = b.add(NR);

@@ -1,6 +1,8 @@
 //! What training a decoder takes.
 
 use lockstep_engine::spec::{ModelSpec, Recompute};
+use lockstep_kernels::attention::Shape;
+use lockstep_kernels::{head, matmul};
 
 /// Columns of its arrays.
 pub(super) struct Sizes {
@@ -21,18 +23,27 @@ impl Sizes {
     }
 }
 
-/// Bytes of activations for microbatches of `sequences` sequences of `length` tokens.
+/// Bytes of activations for microbatches of `sequences` sequences of `length` tokens, and of what the kernels keep on one
+/// thread.
 #[must_use]
 pub fn activations(spec: &ModelSpec, recompute: Recompute, sequences: usize, length: usize) -> u64 {
     let Sizes { hidden, ffn, qkv } = Sizes::new(spec);
-    let (n, blocks) = ((sequences * length) as u64, spec.num_hidden_layers as u64);
-    let values = |columns: usize| n * columns as u64;
-    let saved = values(3 * hidden + qkv + 2 * ffn) + values(spec.num_attention_heads);
+    let (tokens, blocks) = (sequences * length, spec.num_hidden_layers);
+    let saved = tokens * (3 * hidden + qkv + 2 * ffn + spec.num_attention_heads);
     let kept = match recompute {
         Recompute::None => blocks * saved,
-        Recompute::Block => saved + blocks * values(hidden),
+        Recompute::Block => saved + blocks * tokens * hidden,
     };
-    let work = values(4 * hidden + ffn + qkv);
-    let logits = (lockstep_kernels::head::chunk(spec.vocab_size) * spec.vocab_size) as u64;
-    size_of::<f32>() as u64 * (kept + work + logits)
+    let work = tokens * (4 * hidden + ffn + qkv);
+    let logits = head::chunk(spec.vocab_size).min(tokens) * spec.vocab_size;
+    let shape = Shape {
+        sequences,
+        length,
+        heads: spec.num_attention_heads,
+        kv_heads: spec.num_key_value_heads,
+        width: hidden / spec.num_attention_heads,
+    };
+    let widest = spec.vocab_size.max(2 * ffn).max(qkv);
+    let kernels = matmul::scratch(hidden.max(ffn), widest) + shape.scratch() + tokens.div_ceil(64) * hidden;
+    (size_of::<f32>() * (kept + work + logits + kernels)) as u64
 }

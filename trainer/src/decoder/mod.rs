@@ -9,13 +9,15 @@
 //! | `ops` | the operations that they need |
 //! | `cpu` | those on a CPU, by kernels |
 //! | `generic` | those of candle's tensors, on any device |
-//! | `memory` | what all of it takes |
+//! | [`memory`] | what its activations take |
+//! | `peak` | what its products reach by themselves |
 
 mod cpu;
 mod generic;
 mod layers;
 pub mod memory;
 mod ops;
+mod peak;
 mod places;
 mod stack;
 
@@ -29,6 +31,7 @@ use crate::llama::init;
 use crate::network::{Flat, Network};
 use cpu::Cpu;
 use generic::Generic;
+pub use peak::peak_gflops;
 pub use places::layout;
 use stack::Stack;
 

@@ -12,13 +12,12 @@
 //! | [`softmax`] | scaled causal softmax |
 //! | [`swiglu`] | `silu(gate) · up` |
 //! | [`loss`] | cross entropy |
-//! | [`numeric`] | sums and exponentials with fixed bits |
 
 pub(crate) mod heads;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod norm;
-pub(crate) mod numeric;
+pub(crate) use lockstep_kernels::numeric;
 pub(crate) mod softmax;
 pub(crate) mod swiglu;
 #[cfg(test)]

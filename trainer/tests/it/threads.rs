@@ -30,10 +30,10 @@ fn shapes() -> Vec<(ModelSpec, usize, usize)> {
         ..preset(0)
     };
     vec![
-        (preset(0), 4, 64),
-        (preset(1), 3, 128),
-        (wide, 1, 256),
-        (odd, 5, 127),
+        (preset(0), 5, 64),
+        (preset(1), 3, 70),
+        (wide, 1, 90),
+        (odd, 3, 127),
     ]
 }
 

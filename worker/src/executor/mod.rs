@@ -28,10 +28,11 @@ use lockstep_engine::membership::{Member, Membership};
 use lockstep_engine::rank::{Task, TaskEnd};
 use lockstep_engine::spec::Spec;
 use lockstep_trainer::checkpoint::About;
-use lockstep_trainer::{Decoder, Device, DeviceName, Network, Schedule, Trainer};
+use lockstep_trainer::{Device, DeviceName, Network, Schedule, Trainer};
 
 use crate::checkpoints::{Checkpoints, Told};
 use crate::loader::Loader;
+use crate::network::MakeNetwork;
 use followers::Followers;
 
 /// What the executor is asked for.
@@ -120,6 +121,7 @@ type Outcome = Result<Ending, Failure>;
 /// What an executor is made from.
 pub(crate) struct Setup {
     pub(crate) spec: Spec,
+    pub(crate) network: MakeNetwork,
     pub(crate) out: PathBuf,
     pub(crate) worker: WorkerId,
     /// The interface on which the data plane listens.
@@ -152,6 +154,7 @@ fn job_tag(spec: &Spec) -> u64 {
 
 pub(crate) struct Executor {
     spec: Spec,
+    network: MakeNetwork,
     geometry: Geometry,
     device: Device,
     trainer: Trainer<Box<dyn Network>>,
@@ -187,6 +190,7 @@ impl Executor {
     pub(crate) fn new(setup: Setup) -> Result<Self, String> {
         let Setup {
             spec,
+            network,
             out,
             worker,
             interface,
@@ -212,7 +216,7 @@ impl Executor {
         };
         let loader = Loader::new(dataset, &spec).map_err(|error| error.to_string())?;
         let device = DeviceName::Cpu.open().map_err(|error| error.to_string())?;
-        let trainer = new_trainer(&spec, &device).map_err(|error| error.to_string())?;
+        let trainer = new_trainer(network, &spec, &device)?;
         let len = trainer.layout().len() + 1;
         let mut buckets = trainer.layout().buckets().to_vec();
         if let Some(last) = buckets.last_mut() {
@@ -238,6 +242,7 @@ impl Executor {
         .map_err(|error| format!("start the thread that writes checkpoints: {error}"))?;
         let geometry = spec.geometry();
         Ok(Self {
+            network,
             geometry,
             device,
             trainer,
@@ -364,9 +369,9 @@ impl Executor {
 }
 
 fn new_trainer(
+    network: MakeNetwork,
     spec: &Spec,
     device: &Device,
-) -> Result<Trainer<Box<dyn Network>>, lockstep_trainer::TrainerError> {
-    let decoder = Decoder::new(&spec.model, spec.train.seed, spec.memory.recompute, device)?;
-    Trainer::new(Box::new(decoder), &spec.optim, Schedule::of(spec))
+) -> Result<Trainer<Box<dyn Network>>, String> {
+    Trainer::new(network(spec, device)?, &spec.optim, Schedule::of(spec)).map_err(|error| error.to_string())
 }

@@ -22,7 +22,8 @@ impl Executor {
             Source::Seed if step == Step(0) => {
                 // A new process has just been initialised; one that has trained begins anew.
                 if self.has_trained || self.trainer.state().step != step {
-                    self.trainer = new_trainer(&self.spec, &self.device)?;
+                    self.trainer =
+                        new_trainer(self.network, &self.spec, &self.device).map_err(Failure::Fatal)?;
                 }
             }
             Source::Checkpoint => {

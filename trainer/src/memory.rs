@@ -1,0 +1,40 @@
+//! What training takes of a process's memory, by plan.
+
+use lockstep_engine::spec::Spec;
+
+use crate::decoder::memory::activations;
+
+/// Program, stacks, tables and packed panels: what a process has whatever the model is.
+const BASE: u64 = 24 << 20;
+/// Copies of all parameters: weights and two moments.
+const STATE: u64 = 3;
+
+/// Bytes that a rank's process takes at most, as far as they depend on the spec: the state, gradients, activations.
+///
+/// A rank with all lanes folds them as they come, and so holds one partial sum for each level of the tree over lanes,
+/// the lane that it computes, and the reduced gradient.
+#[must_use]
+pub fn of_rank(spec: &Spec) -> u64 {
+    let partials = u64::from(spec.batch.lanes.ilog2()) + 1;
+    BASE + copies(spec, STATE + partials + 1) + activations_of(spec)
+}
+
+/// Bytes that a process takes which trains alone: as a rank, with one gradient.
+#[must_use]
+pub fn of_process(spec: &Spec) -> u64 {
+    BASE + copies(spec, STATE + 1) + activations_of(spec)
+}
+
+fn copies(spec: &Spec, count: u64) -> u64 {
+    count * spec.model.parameters() as u64 * size_of::<f32>() as u64
+}
+
+fn activations_of(spec: &Spec) -> u64 {
+    let batch = &spec.batch;
+    activations(
+        &spec.model,
+        spec.memory.recompute,
+        batch.sequences as usize,
+        batch.sequence_length,
+    )
+}

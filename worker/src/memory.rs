@@ -1,0 +1,65 @@
+//! Whether a rank's memory is there.
+
+use std::path::Path;
+
+use lockstep_engine::spec::Spec;
+use lockstep_trainer::memory;
+
+/// Refuses a plan that does not fit what this machine has left, before anything of it is allocated.
+///
+/// # Errors
+/// The numbers, and what to change.
+pub(crate) fn check(spec: &Spec) -> Result<(), String> {
+    let (planned, available) = (memory::of_rank(spec), available());
+    match available {
+        Some(available) if planned > available => Err(refusal(spec, planned, available)),
+        _ => Ok(()),
+    }
+}
+
+fn refusal(spec: &Spec, planned: u64, available: u64) -> String {
+    let mebibytes = |bytes: u64| bytes >> 20;
+    let state = 3 * 4 * spec.model.parameters() as u64;
+    format!(
+        "a rank of this job takes {} MiB, {} of them for weights and moments; this machine has {} MiB left. Lower \
+         batch.sequences = {}, set memory.recompute = \"block\", choose fewer batch.lanes or a smaller model, or run fewer \
+         ranks on this machine",
+        mebibytes(planned),
+        mebibytes(state),
+        mebibytes(available),
+        spec.batch.sequences,
+    )
+}
+
+/// Bytes that can still be had: of the machine, or of this process's control group if that has less. `None` where the
+/// system does not say.
+fn available() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+        Some(kibibytes << 10)
+    });
+    let number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = Path::new("/sys/fs/cgroup");
+    let group = number(&group.join("memory.max"))
+        .zip(number(&group.join("memory.current")))
+        .map(|(most, used)| most.saturating_sub(used));
+    machine.into_iter().chain(group).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_does_not_fit_is_refused_with_numbers() {
+        let model = "hidden_size = 8192\nintermediate_size = 65536\nnum_hidden_layers = 100";
+        let source = |model: &str| format!("[model]\npreset = \"nano\"\n{model}\n[data]\ncorpus = \".\"\n");
+        let refused = check(&Spec::parse(&source(model)).unwrap()).unwrap_err();
+        for word in ["MiB", "batch.sequences", "memory.recompute"] {
+            assert!(refused.contains(word), "{refused}");
+        }
+        assert_eq!(check(&Spec::parse(&source("")).unwrap()), Ok(()));
+        assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}
