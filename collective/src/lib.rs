@@ -89,7 +89,9 @@
 //! | closing | 1 s, for each thing that may hang | |
 
 mod advance;
+mod agreement;
 mod all_reduce;
+mod call;
 pub mod endpoint;
 pub mod error;
 pub mod feed;
@@ -99,18 +101,22 @@ pub mod frame;
 pub mod greeting;
 mod inbound;
 pub mod limits;
+mod local;
 mod mailbox;
+mod neighbours;
 mod operation;
 mod outbound;
 pub mod partials;
 mod plan;
 mod pool;
 mod reduction;
+mod slots;
 mod state;
+mod walk;
 mod wire;
 
 pub use advance::{Advance, Shape};
-pub use endpoint::{Endpoint, Group, Handle, Options, Peer};
+pub use endpoint::{Endpoint, Group, Handle, Options, Peer, Transport};
 pub use error::{CollectiveError, LossReason, PeerLost};
 pub use feed::{Feed, FollowRequest, Start};
 pub use following::{FollowOptions, Following};
