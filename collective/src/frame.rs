@@ -211,7 +211,7 @@ impl Header {
     pub fn announcing(self, payload: &[u8]) -> Self {
         Self {
             length: payload.len() as u64,
-            payload_crc: crc32c::crc32c(payload),
+            payload_crc: crc_fast::crc32_iscsi(payload),
             ..self
         }
     }
@@ -237,7 +237,7 @@ impl Header {
         put(&self.node.len.to_le_bytes());
         put(&self.length.to_le_bytes());
         put(&self.payload_crc.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+        let crc = crc_fast::crc32_iscsi(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -255,7 +255,7 @@ impl Header {
         if version != VERSION {
             return Err(FrameError::Version { found: version });
         }
-        if u32::from_le_bytes(field(bytes, 60)) != crc32c::crc32c(&bytes[..HEADER_BYTES - 4]) {
+        if u32::from_le_bytes(field(bytes, 60)) != crc_fast::crc32_iscsi(&bytes[..HEADER_BYTES - 4]) {
             return Err(FrameError::HeaderChecksum);
         }
         let kind = Kind::from_wire(bytes[6])?;
@@ -290,7 +290,7 @@ impl Header {
     /// # Errors
     /// When its checksum is another.
     pub fn check(&self, payload: &[u8]) -> Result<(), FrameError> {
-        let same = payload.len() as u64 == self.length && crc32c::crc32c(payload) == self.payload_crc;
+        let same = payload.len() as u64 == self.length && crc_fast::crc32_iscsi(payload) == self.payload_crc;
         if same {
             Ok(())
         } else {

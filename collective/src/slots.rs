@@ -155,7 +155,7 @@ impl<'s> Writer<'s> {
             let spoilt = (self.at == 0 && lockstep_faults::spoils_frame()).then(|| spoil(bytes));
             let at = self.slot.at + self.slot.shape.head() + self.at;
             self.segment.write(at, spoilt.as_deref().unwrap_or(bytes));
-            self.head.push(crc32c::crc32c(bytes));
+            self.head.push(crc_fast::crc32_iscsi(bytes));
             self.at += bytes.len();
         }
     }
@@ -215,7 +215,7 @@ impl Reader {
     ) -> Result<(), Unreadable> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(into);
         view.read(slot.at + slot.shape.head() + at * size_of::<f32>(), bytes);
-        if self.head[HEADER + index] == crc32c::crc32c(bytes) {
+        if self.head[HEADER + index] == crc_fast::crc32_iscsi(bytes) {
             Ok(())
         } else {
             Err(Unreadable::Damaged)
@@ -225,5 +225,5 @@ impl Reader {
 
 /// The checksum of a header. Those of the blocks need none: it is the same to the reader which of the two is damaged.
 fn checksum(head: &[u32]) -> u32 {
-    crc32c::crc32c(bytemuck::cast_slice(&head[..HEADER - 1]))
+    crc_fast::crc32_iscsi(bytemuck::cast_slice(&head[..HEADER - 1]))
 }

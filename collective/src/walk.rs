@@ -27,7 +27,7 @@ pub(crate) struct Walk {
     depth: usize,
 }
 
-/// Blocks for sums that are under way.
+/// Blocks for sums that are under way, and one to land values in.
 #[derive(Debug)]
 pub(crate) struct Levels {
     landing: Vec<f32>,
@@ -65,51 +65,51 @@ impl Walk {
     pub(crate) fn levels(&self, len: usize) -> Levels {
         Levels {
             landing: vec![0.0; len],
-            sums: vec![vec![0.0; len]; self.depth.saturating_sub(1)],
+            sums: vec![vec![0.0; len]; self.depth],
         }
     }
 
-    /// Adds all leaves up into `sum`. `fetch` gives a leaf's values: it returns them if they are at hand, or writes
-    /// them to where it is told.
-    pub(crate) fn fold<'v, E>(
+    /// Adds all leaves, of `len` values, up. `fetch` gives a leaf's values: it returns them if they are at hand, or
+    /// writes them to where it is told.
+    pub(crate) fn fold<'v, 'l: 'v, E>(
         &self,
-        sum: &mut [f32],
-        levels: &mut Levels,
+        len: usize,
+        levels: &'l mut Levels,
         mut fetch: impl FnMut(&Leaf, &mut [f32]) -> Result<Option<&'v [f32]>, E>,
-    ) -> Result<(), E> {
-        let len = sum.len();
+    ) -> Result<&'v [f32], E> {
         let Levels { landing, sums } = levels;
-        // Level 0 is the sum itself.
-        let mut depth = 0;
+        // Of the sums under way, the last may still be values at hand.
+        let (mut depth, mut at_hand) = (0, None);
         for leaf in &self.leaves {
             if leaf.folds == 0 {
-                let level = match depth {
-                    0 => &mut *sum,
-                    above => &mut sums[above - 1][..len],
-                };
-                if let Some(values) = fetch(leaf, level)? {
-                    level.copy_from_slice(values);
+                if let Some(values) = at_hand.take() {
+                    sums[depth - 1][..len].copy_from_slice(values);
                 }
+                at_hand = fetch(leaf, &mut sums[depth][..len])?;
                 depth += 1;
                 continue;
             }
             let landing = &mut landing[..len];
-            let at_hand = fetch(leaf, landing)?;
-            let right = at_hand.unwrap_or(landing);
-            match depth - 1 {
-                0 => add_to(sum, right),
-                above => add_to(&mut sums[above - 1][..len], right),
+            let right = fetch(leaf, landing)?.unwrap_or(landing);
+            let sum = &mut sums[depth - 1][..len];
+            match at_hand.take() {
+                Some(left) => add(left, right, sum),
+                None => add_to(sum, right),
             }
             for _ in 1..leaf.folds {
                 depth -= 1;
-                let (left, right) = sums.split_at_mut(depth - 1);
-                match left.last_mut() {
-                    None => add_to(sum, &right[0][..len]),
-                    Some(left) => add_to(&mut left[..len], &right[0][..len]),
-                }
+                let (left, right) = sums.split_at_mut(depth);
+                add_to(&mut left[depth - 1][..len], &right[0][..len]);
             }
         }
-        Ok(())
+        Ok(at_hand.unwrap_or(&sums[0][..len]))
+    }
+}
+
+/// `left + right`, elementwise, in f32.
+fn add(left: &[f32], right: &[f32], sum: &mut [f32]) {
+    for ((sum, l), r) in sum.iter_mut().zip(left).zip(right) {
+        *sum = *l + *r;
     }
 }
 
@@ -146,8 +146,8 @@ mod tests {
             let walk = Walk::new(&nodes, root).unwrap();
             let values: Vec<Vec<Vec<f32>>> =
                 nodes.iter().map(|nodes| nodes.iter().map(|&node| value(node)).collect()).collect();
-            let mut sum = [f32::NAN; 5];
-            walk.fold(&mut sum, &mut walk.levels(8), |leaf, to| {
+            let mut levels = walk.levels(8);
+            let sum = walk.fold(5, &mut levels, |leaf, to| {
                 let values = &values[leaf.rank.index()][leaf.index];
                 if leaf.rank == Rank(0) {
                     return Ok::<_, Infallible>(Some(values.as_slice()));
@@ -156,7 +156,7 @@ mod tests {
                 Ok(None)
             }).unwrap();
             let expected = fold.remove(root).unwrap();
-            prop_assert_eq!(sum.as_slice(), expected.values());
+            prop_assert_eq!(sum, expected.values());
         }
     }
 

@@ -10,7 +10,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `host` | which processes can open each other's segments |
-//! | `mapping` | mapped memory: the only place with `unsafe` |
+//! | `mapping`, `stream` | mapped memory, and copying to it: the only places with `unsafe` |
 //! | `segment` | the writer's end |
 //! | `view` | a reader's end |
 //! | `wait` | sleeping until a word changes, or an [`Alarm`] rings |
@@ -18,11 +18,13 @@
 mod host;
 mod mapping;
 mod segment;
+mod stream;
 mod view;
 mod wait;
 
 pub use host::host;
 pub use segment::{Segment, Ticket};
+pub use stream::stream;
 pub use view::View;
 pub use wait::{Alarm, sleep};
 

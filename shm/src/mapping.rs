@@ -1,4 +1,4 @@
-//! Mapped memory: the only place with `unsafe`.
+//! Mapped memory.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::WORDS;
+use crate::{WORDS, stream};
 
 /// Bytes of a word with its distance to the next: a cache line, and the one that is fetched along with it.
 const WORD_STRIDE: usize = 128;
@@ -93,7 +93,7 @@ impl Mapping {
         // not overlap `bytes`. The mapping is writable: only `Segment` calls this.
         #[expect(unsafe_code, reason = "the bytes lie in mapped memory")]
         unsafe {
-            ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+            stream::copy(bytes, to);
         }
     }
 

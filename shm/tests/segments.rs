@@ -27,6 +27,28 @@ fn what_is_written_and_published_is_read() {
 }
 
 #[test]
+fn any_place_and_length_is_copied_exactly() {
+    let (len, fill) = (700, 0xEE);
+    let mut segment = Segment::create(len).unwrap();
+    let view = View::open(&segment.ticket()).unwrap();
+    let bytes: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
+    for at in (0..70).chain([len - 3, len]) {
+        for count in (0..140).chain([500, 600, 630]) {
+            if at + count > len {
+                continue;
+            }
+            segment.write(0, &vec![fill; len]);
+            segment.write(at, &bytes[..count]);
+            let mut all = vec![0; len];
+            view.read(0, &mut all);
+            assert_eq!(all[at..at + count], bytes[..count]);
+            let around = all[..at].iter().chain(&all[at + count..]);
+            assert!(around.copied().all(|byte| byte == fill), "{count} bytes at {at}");
+        }
+    }
+}
+
+#[test]
 fn a_ticket_opens_its_segment_and_nothing_else() {
     let segment = Segment::create(4096).unwrap();
     let ticket = segment.ticket();
