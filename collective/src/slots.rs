@@ -22,7 +22,7 @@ pub(crate) const DEPTH: usize = 2;
 const SMALL_BYTES: usize = 128 << 10;
 /// Bytes of values that a member has in its partial slots of a round, as long as every slot has
 /// [`LEAST_SLOT_BYTES`].
-const ROUND_BYTES: usize = 256 << 10;
+const ROUND_BYTES: usize = 1 << 20;
 /// Bytes of values in a slot, at least.
 const LEAST_SLOT_BYTES: usize = 16 << 10;
 /// There may be one block for so many bytes of a slot.

@@ -11,8 +11,8 @@ use lockstep_engine::order::SampleOrder;
 use lockstep_engine::spec::Spec;
 use lockstep_trainer::{Batch, DType, DeviceName, Llama, Schedule, Trainer};
 
-use super::drills;
 use super::run::{Job, JobOptions, finished, locally};
+use super::{allreduce, drills};
 use crate::failure::Failure;
 use crate::output::{Format, table};
 use crate::progress::Progress;
@@ -25,6 +25,9 @@ pub(crate) enum Command {
     Soak(drills::SoakArgs),
     Faults(drills::FaultsArgs),
     Streams(drills::StreamsArgs),
+    Allreduce(allreduce::AllreduceArgs),
+    #[command(hide = true)]
+    AllreduceRank(allreduce::RankArgs),
     #[command(hide = true)]
     PlainLoop {
         /// A spec whose `data.dataset` is built.
@@ -80,6 +83,8 @@ pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> 
         Command::Soak(args) => drills::soak(args, format).await,
         Command::Faults(args) => drills::faults(args, format).await,
         Command::Streams(args) => drills::streams(args, format).await,
+        Command::Allreduce(args) => allreduce::run(args, format).await,
+        Command::AllreduceRank(args) => allreduce::rank(&args),
         Command::PlainLoop { spec } => plain_loop(&spec),
     }
 }
