@@ -227,3 +227,73 @@ impl Reader {
 fn checksum(head: &[u32]) -> u32 {
     crc_fast::crc32_iscsi(bytemuck::cast_slice(&head[..HEADER - 1]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_do_not_overlap_and_fill_the_segment() {
+        for members in [1, 2, 3, 8, 100] {
+            let slots = Slots::new(members);
+            let large = (0..DEPTH).flat_map(|round| (0..members).map(move |to| (round, Rank(to))));
+            let mut all: Vec<Slot> = large.map(|(round, to)| slots.large(round, to)).collect();
+            all.extend([slots.small(0), slots.small(1)]);
+            all.sort_by_key(|slot| slot.at);
+            let mut end = 0;
+            for slot in all {
+                assert_eq!((slot.at, slot.at % 64), (end, 0));
+                end += slot.shape.stride();
+            }
+            assert_eq!(end, slots.len());
+        }
+    }
+
+    #[test]
+    fn any_number_of_nodes_fits_or_is_refused() {
+        let slots = Slots::new(64);
+        for nodes in 1..2000 {
+            let values = slots.piece_values(nodes);
+            assert!(nodes * values * size_of::<f32>() <= slots.large.bytes);
+            assert!(nodes * values.div_ceil(BLOCK) <= slots.large.blocks());
+        }
+        assert!(slots.piece_values(64) > 0 && slots.piece_values(65) == 0);
+    }
+
+    #[test]
+    fn a_message_is_read_as_it_was_written_or_not_at_all() {
+        let slots = Slots::new(2);
+        let mut segment = Segment::create(slots.len()).unwrap();
+        let view = View::open(&segment.ticket()).unwrap();
+        let (slot, which) = (slots.large(1, Rank(1)), (7, 3));
+        let values: Vec<f32> = (0..BLOCK + 9).map(|i| i as f32).collect();
+        let mut write = |head: &mut Vec<u32>| {
+            let mut message = Writer::new(&mut segment, slot, which, head);
+            message.put(&values);
+            message.finish()
+        };
+        let mut head = Vec::new();
+        assert_eq!(write(&mut head), values.len() * size_of::<f32>());
+        let (mut reader, mut found) = (Reader::default(), vec![0.0; 9]);
+        for (another, blocks) in [((8, 3), 2), ((7, 4), 2), ((7, 3), 1)] {
+            assert_eq!(
+                reader.open(&view, slot, another, blocks),
+                Err(Unreadable::Another)
+            );
+        }
+        reader.open(&view, slot, which, 2).unwrap();
+        reader.read(&view, slot, (1, BLOCK), &mut found).unwrap();
+        assert_eq!(found, values[BLOCK..]);
+        // A bit of the header, of a checksum, of a value.
+        let value = slot.shape.head() + BLOCK * size_of::<f32>();
+        for at in [1, HEADER * size_of::<u32>() + 5, value + 2] {
+            let mut byte = [0];
+            view.read(slot.at + at, &mut byte);
+            segment.write(slot.at + at, &[byte[0] ^ 16]);
+            let opened = reader.open(&view, slot, which, 2);
+            let read = opened.and_then(|()| reader.read(&view, slot, (1, BLOCK), &mut found));
+            assert_eq!(read, Err(Unreadable::Damaged), "byte {at}");
+            segment.write(slot.at + at, &byte);
+        }
+    }
+}

@@ -12,7 +12,7 @@
 
 mod rank;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -168,23 +168,31 @@ impl Ranks {
         Ok(children)
     }
 
-    /// What rank 0 has printed when all have ended well.
-    fn finish(mut self, what: &str) -> Result<String, Error> {
-        let mut said = String::new();
-        for (rank, child) in self.0.iter_mut().enumerate() {
-            let mut text = String::new();
+    /// The next line of each.
+    fn lines(&mut self) -> Result<Vec<String>, Error> {
+        let line = |child: &mut Child| {
+            let mut line = String::new();
             if let Some(stdout) = &mut child.stdout {
-                let read = stdout.read_to_string(&mut text);
-                read.map_err(Error::system(format!("read what rank {rank} says")))?;
+                // Byte by byte: what comes after the line is read later.
+                BufReader::with_capacity(1, stdout).read_line(&mut line)?;
             }
+            Ok(line.trim().to_owned())
+        };
+        let lines: io::Result<_> = self.0.iter_mut().map(line).collect();
+        lines.map_err(Error::system("read what a rank says"))
+    }
+
+    /// Lets all end, and sees that they end well; the line that rank 0 has printed before.
+    fn finish(mut self, what: &str) -> Result<String, Error> {
+        let said = self.lines()?.into_iter().next().unwrap_or_default();
+        // No rank leaves before all have what they need from it.
+        self.0.iter_mut().for_each(|child| drop(child.stdin.take()));
+        for (rank, child) in self.0.iter_mut().enumerate() {
             let status = child
                 .wait()
                 .map_err(Error::system(format!("wait for rank {rank}")))?;
             if !status.success() {
                 return Err(Error::Drill(format!("rank {rank} of {what} failed: {status}")));
-            }
-            if rank == 0 {
-                said = text;
             }
         }
         Ok(said)
@@ -204,20 +212,10 @@ fn measure_ours(bench: &Bench, ranks: u32, way: Way, sizes: &[usize]) -> Result<
         command
     };
     let mut children = Ranks::start(command, ranks)?;
-    let mut addresses = Vec::new();
+    let addresses = children.lines()?.join(" ");
     for child in &mut children.0 {
-        // Byte by byte: what comes after the line is read elsewhere.
-        let mut line = String::new();
-        if let Some(stdout) = &mut child.stdout {
-            BufReader::with_capacity(1, stdout)
-                .read_line(&mut line)
-                .map_err(Error::system("read a rank's address"))?;
-        }
-        addresses.push(line.trim().to_owned());
-    }
-    for child in &mut children.0 {
-        if let Some(mut stdin) = child.stdin.take() {
-            writeln!(stdin, "{}", addresses.join(" ")).map_err(Error::system("tell a rank of the others"))?;
+        if let Some(stdin) = &mut child.stdin {
+            writeln!(stdin, "{addresses}").map_err(Error::system("tell a rank of the others"))?;
         }
     }
     let said = children.finish(&format!("{ranks} over {}", way.name()))?;

@@ -15,8 +15,8 @@ use crate::spread::Spread;
 /// Runs before those that count.
 const WARM_UP: usize = 3;
 
-/// Says on standard output where it listens, reads from standard input where all do, and measures with them. Rank 0
-/// prints what it found.
+/// Says on standard output where it listens, reads from standard input where all do, measures with them, prints what it
+/// found, and stays until its standard input ends.
 ///
 /// # Errors
 /// When the others are not there or fail, when the result is wrong, and when the way cannot be taken.
@@ -59,16 +59,17 @@ pub fn run(way: Way, rank: u32, ranks: u32, sizes: &[usize]) -> Result<(), Error
     member.fill_barrier()?;
     let found: Result<Vec<Found>, Error> = sizes.iter().map(|&bytes| member.measure(bytes)).collect();
     let found = found?;
-    member.meet()?;
-    member.endpoint.flush().map_err(failed)?;
     if way == Way::Shm && member.endpoint.handle().stats().shared_reductions == 0 {
         return Err(Error::Drill("shared memory could not be used here".to_owned()));
     }
-    if rank == 0 {
-        let text = serde_json::to_string(&found).map_err(|error| Error::Drill(error.to_string()))?;
-        writeln!(io::stdout(), "{text}").map_err(Error::system("print the figures"))?;
-    }
-    Ok(())
+    let text = serde_json::to_string(&found).map_err(|error| Error::Drill(error.to_string()))?;
+    writeln!(io::stdout(), "{text}").map_err(Error::system("print the figures"))?;
+    // Until nobody needs anything of this rank any more.
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map(drop)
+        .map_err(Error::system("wait for the others"))
 }
 
 fn failed(error: CollectiveError) -> Error {

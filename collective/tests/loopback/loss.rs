@@ -157,9 +157,9 @@ fn a_kill_at_any_frame_changes_no_bit() {
         // 3 partials of its chunk and 3 reduced chunks are all that a member gets.
         kill_after(Transport::Tcp, seed % 7, (seed * 5 % 4) as u32, seed);
     }
-    for seed in 0..12 {
-        // In shared memory it gets some more.
-        kill_after(Transport::Auto, seed * 3 % 29, (seed * 5 % 4) as u32, seed);
+    for seed in 0..26 {
+        // In shared memory a chunk is two pieces.
+        kill_after(Transport::Auto, seed % 13, (seed * 5 % 4) as u32, seed);
     }
 }
 
