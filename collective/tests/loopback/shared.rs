@@ -95,27 +95,31 @@ fn a_newer_epoch_wakes_a_member_that_waits() {
     let result = waiting((&all, &fresh, &partials), || handle.raise(Epoch(2)));
     let (epoch, by) = (Epoch(1), Epoch(2));
     assert_eq!(result, Err(CollectiveError::Superseded { epoch, by }));
+}
 
-    // The other one has not heard of it, and writes what nobody reads any more.
-    let mut of_other = Partials::new(LANES, 10);
-    compute(&mut of_other, &fresh, 1, 99);
+#[test]
+fn who_has_not_heard_of_the_newer_epoch_writes_what_nobody_reads() {
+    let (all, fresh, of_stale) = two(options);
     let both = [&all[0], &all[1]];
-    let (running, results) = thread::scope(|scope| {
-        let handle = all[1].endpoint.handle();
-        let sent = handle.stats().sent_frames;
-        let running = scope.spawn(|| reduce(&all[1], 3, &fresh, &of_other));
+    let handle = all[0].endpoint.handle();
+    let sent = handle.stats().sent_frames;
+    let (stale, results) = thread::scope(|scope| {
+        let stale = scope.spawn(|| reduce(&all[0], 2, &fresh, &of_stale));
         assert!(handle.wait_until(LONG, |stats| stats.sent_frames > sent));
         enter_all(2, &both);
         let results = on_all(&both, |rank, member| {
             let mut partials = Partials::new(LANES, 10);
-            compute(&mut partials, &fresh, rank, 2);
+            compute(&mut partials, &fresh, rank, 3);
             reduce(member, 2, &fresh, &partials)
         });
-        (running.join().unwrap(), results)
+        (stale.join().unwrap(), results)
     });
-    assert!(matches!(running, Err(CollectiveError::Superseded { .. })));
+    assert!(
+        matches!(stale, Err(CollectiveError::Superseded { .. })),
+        "{stale:?}"
+    );
     for result in results {
-        assert_eq!(result, Ok(tree_bits(LANES, 10, 2)));
+        assert_eq!(result, Ok(tree_bits(LANES, 10, 3)));
     }
 }
 
