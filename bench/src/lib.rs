@@ -2,6 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`allreduce`] | all-reduces between processes, against memory's speed and PyTorch |
 //! | [`cell`] | the chaos matrix: faults, points, targets, which cells there are and which make no sense |
 //! | [`chaos`] | runs a cell of it, and judges the result |
 //! | [`cluster`] | real processes of this program: coordinators, node daemons, ranks |
@@ -27,6 +28,7 @@
 //! Everything is done from outside, through the command line, gRPC and signals; only the points at which a fault
 //! happens are inside the processes (`lockstep-faults`).
 
+pub mod allreduce;
 pub mod cell;
 pub mod chaos;
 pub mod cluster;

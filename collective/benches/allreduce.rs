@@ -1,7 +1,7 @@
 //! How long an all-reduce takes between threads on loopback.
 //!
 //! ```text
-//! cargo bench -p lockstep-collective [-- RANKS [BYTES]]
+//! cargo bench -p lockstep-collective [-- [tcp] [RANKS [BYTES [REPEATS]]]]
 //! ```
 //!
 //! One JSON line a size and number of ranks: median and best microseconds, algorithm bandwidth (bytes / median)
@@ -13,7 +13,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockstep_collective::{CollectiveError, Endpoint, Group, Options, Partials, Peer};
+use lockstep_collective::{CollectiveError, Endpoint, Group, Options, Partials, Peer, Transport};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Lane, Rank, Step};
 
@@ -23,10 +23,14 @@ const WARM_UP: usize = 3;
 fn main() -> Result<(), CollectiveError> {
     // Cargo adds flags of its own.
     let mut chosen = std::env::args().filter_map(|argument| argument.parse::<usize>().ok());
-    let (ranks, bytes) = (chosen.next(), chosen.next());
+    let (ranks, bytes, repeats) = (chosen.next(), chosen.next(), chosen.next());
+    let transport = match std::env::args().any(|argument| argument == "tcp") {
+        true => Transport::Tcp,
+        false => Transport::Auto,
+    };
     for ranks in ranks.map_or(vec![2, 4], |ranks| vec![ranks as u32]) {
         for bytes in bytes.map_or(SIZES.to_vec(), |bytes| vec![bytes]) {
-            let mut times = measure(ranks, bytes)?;
+            let mut times = measure(ranks, bytes, transport, repeats)?;
             times.sort_unstable();
             let (best, median) = (times[0], times[times.len() / 2]);
             let gigabytes_per_second = bytes as f64 / median.as_secs_f64() / 1e9;
@@ -42,10 +46,20 @@ fn main() -> Result<(), CollectiveError> {
     Ok(())
 }
 
-fn measure(ranks: u32, bytes: usize) -> Result<Vec<Duration>, CollectiveError> {
+fn measure(
+    ranks: u32,
+    bytes: usize,
+    transport: Transport,
+    repeats: Option<usize>,
+) -> Result<Vec<Duration>, CollectiveError> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let endpoints: Vec<Endpoint> = (0..ranks)
-        .map(|rank| Endpoint::bind(Options::new(any, 1, format!("bench/{rank}"))))
+        .map(|rank| {
+            Endpoint::bind(Options {
+                transport,
+                ..Options::new(any, 1, format!("bench/{rank}"))
+            })
+        })
         .collect::<Result<_, _>>()?;
     let members: Vec<Peer> = (0u32..)
         .zip(&endpoints)
@@ -56,7 +70,7 @@ fn measure(ranks: u32, bytes: usize) -> Result<Vec<Duration>, CollectiveError> {
         .collect();
     let lanes = ranks.next_power_of_two();
     let assignment = Assignment::fresh(lanes, ranks);
-    let repeats = ((256 << 20) / bytes).clamp(5, 200) + WARM_UP;
+    let repeats = repeats.unwrap_or_else(|| ((256 << 20) / bytes).clamp(5, 200)) + WARM_UP;
     let barrier = Barrier::new(endpoints.len());
     let run = |rank: u32, endpoint: &Endpoint| -> Result<Vec<Duration>, CollectiveError> {
         endpoint.enter(Group {

@@ -1,16 +1,21 @@
 //! The all-reduce: the machine of `reduction`, driven over the links.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use lockstep_engine::geometry::Assignment;
 use lockstep_engine::ids::Step;
 
+use crate::agreement::Way;
+use crate::call::{Call, Place};
 use crate::endpoint::Endpoint;
 use crate::error::CollectiveError;
+use crate::local::{Local, Rounds};
 use crate::mailbox::Topic;
 use crate::operation::Operation;
 use crate::partials::Partials;
-use crate::reduction::{Outbox, Place, Reduction};
+use crate::reduction::{Outbox, Reduction};
+use crate::state::Shared;
 
 impl Endpoint {
     /// Adds the partials of all members up by the fixed tree over lanes, into `out` of every member: the same
@@ -60,25 +65,55 @@ impl Endpoint {
             rank,
             members,
         };
-        let mut reduction = Reduction::new(place, buckets, assignment, partials, &shared.pool)?;
+        let call = Call::new(place, buckets, assignment, partials)?;
+        let way = operation.way(place)?;
         operation.claim(step)?;
-
-        let mut outbox = Outbox::new(members as usize);
-        reduction.start(out, &mut outbox);
-        let topic = Topic { epoch, step };
-        let mut batch = Vec::new();
-        while reduction.missing() > 0 || !outbox.is_empty() {
-            let awaited = || reduction.awaited().collect();
-            operation.exchange(&mut outbox, &topic, reduction.missing(), awaited, &mut batch)?;
-            for frame in batch.drain(..) {
-                // Frames of strangers do not get as far as this.
-                let Some(from) = operation.roster().rank_of(&frame.sender) else {
-                    continue;
+        match way {
+            Way::Broken(error) => Err(error),
+            Way::Tcp => over_links(shared, operation, call, out),
+            Way::Shared(neighbours) => {
+                let mut neighbours = neighbours.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(rounds) = Rounds::new(&call, neighbours.slots()) else {
+                    return over_links(shared, operation, call, out);
                 };
-                reduction.accept(from, &frame.header, frame.payload, out, &mut outbox)?;
+                let reduced = Local::new(&call, &rounds, &mut operation, &mut neighbours).run(out);
+                match &reduced {
+                    Ok(()) => shared.lock().stats.shared_reductions += 1,
+                    // Stages were left out, so counts of them mean nothing any more.
+                    Err(error) => operation.set_way(Way::Broken(error.clone())),
+                }
+                reduced
             }
         }
-        operation.settle(|link| link.holds_partial_of(epoch, step));
-        Ok(())
     }
+}
+
+/// Reduces with frames.
+fn over_links(
+    shared: &Shared,
+    mut operation: Operation<'_>,
+    call: Call<'_>,
+    out: &mut [f32],
+) -> Result<(), CollectiveError> {
+    let Place {
+        epoch, step, members, ..
+    } = call.place;
+    let mut reduction = Reduction::new(call, &shared.pool);
+    let mut outbox = Outbox::new(members as usize);
+    reduction.start(out, &mut outbox);
+    let topic = Topic::reduction(epoch, step);
+    let mut batch = Vec::new();
+    while reduction.missing() > 0 || !outbox.is_empty() {
+        let awaited = || reduction.awaited().collect();
+        operation.exchange(&mut outbox, &topic, reduction.missing(), awaited, &mut batch)?;
+        for frame in batch.drain(..) {
+            // Frames of strangers do not get as far as this.
+            let Some(from) = operation.roster().rank_of(&frame.sender) else {
+                continue;
+            };
+            reduction.accept(from, &frame.header, frame.payload, out, &mut outbox)?;
+        }
+    }
+    operation.settle(|link| link.holds_partial_of(epoch, step));
+    Ok(())
 }

@@ -17,6 +17,16 @@ use crate::outbound::{self, Link};
 use crate::pool::Pool;
 use crate::state::{Guest, OnPeerLost, Roster, Shared, State, Stats};
 
+/// The way that frames of a group take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Shared memory where all members are of one host and can open each other's; TCP otherwise.
+    #[default]
+    Auto,
+    /// TCP.
+    Tcp,
+}
+
 /// How to bind an endpoint.
 pub struct Options {
     /// Where to listen; port 0 lets the system choose.
@@ -27,6 +37,8 @@ pub struct Options {
     pub identity: String,
     /// The job's secret: connections that do not know it are refused.
     pub token: String,
+    /// The way that all-reduces take. It decides no bits; one member that wants TCP is enough for its group to take it.
+    pub transport: Transport,
     /// How long an operation waits without hearing from anybody, and a feed for its follower to read. Losses are
     /// noticed by broken connections, so this is only for members that hang.
     pub timeout: Duration,
@@ -47,7 +59,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: no token, 120 s, 10 s for a feed, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
+    /// The defaults: no token, shared memory where it can be, 120 s, 10 s for a feed, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
     #[must_use]
     pub fn new(listen: SocketAddr, job: u64, identity: impl Into<String>) -> Self {
         Self {
@@ -55,6 +67,7 @@ impl Options {
             job,
             identity: identity.into(),
             token: String::new(),
+            transport: Transport::Auto,
             timeout: Duration::from_secs(120),
             feed_timeout: Duration::from_secs(10),
             mailbox_bytes: 256 << 20,
@@ -71,6 +84,7 @@ impl fmt::Debug for Options {
             listen,
             job,
             identity,
+            transport,
             timeout,
             feed_timeout,
             mailbox_bytes,
@@ -81,6 +95,7 @@ impl fmt::Debug for Options {
             .field("listen", listen)
             .field("job", job)
             .field("identity", identity)
+            .field("transport", transport)
             .field("timeout", timeout)
             .field("feed_timeout", feed_timeout)
             .field("mailbox_bytes", mailbox_bytes)
@@ -133,6 +148,7 @@ impl Endpoint {
             job,
             identity,
             token,
+            transport,
             timeout,
             feed_timeout,
             mailbox_bytes,
@@ -140,6 +156,12 @@ impl Endpoint {
             on_peer_lost,
             on_follow,
         } = options;
+        let host = match transport {
+            Transport::Auto => lockstep_shm::host()
+                .inspect_err(|error| tracing::warn!(%error, "cannot tell this host from others: takes TCP"))
+                .ok(),
+            Transport::Tcp => None,
+        };
         for (argument, text) in [("identity", &identity), ("token", &token)] {
             if text.len() > MAX_NAME_BYTES {
                 let problem = format!("{} bytes where at most {MAX_NAME_BYTES} are allowed", text.len());
@@ -164,7 +186,9 @@ impl Endpoint {
             mailbox_bytes,
             feed_bytes,
             pool: Pool::new(POOL_BYTES),
+            host,
             events: Default::default(),
+            alarm: Default::default(),
             room: Default::default(),
             on_peer_lost,
             on_follow,
@@ -227,13 +251,15 @@ impl Endpoint {
         state.routes = routes;
         state.lost.clear();
         state.begun = None;
+        // Its memory is given back when nobody holds the lock.
+        let old_way = state.way.take();
         state.threads.retain(|thread| !thread.is_finished());
         show_outsiders_out(state, &roster, shared.timeout);
         state.roster = Some(Arc::new(roster));
         state.purge(&shared.pool);
         drop(guard);
-        shared.events.notify_all();
-        shared.room.notify_all();
+        drop(old_way);
+        shared.wake_all();
         Ok(())
     }
 
@@ -296,6 +322,7 @@ fn show_outsiders_out(state: &mut State, roster: &Roster, after: Duration) {
         let Guest::Peer {
             identity,
             outsider_since,
+            ..
         } = &mut inbound.guest
         else {
             continue;
@@ -321,6 +348,7 @@ impl Drop for Endpoint {
         let threads = {
             let mut state = self.shared.lock();
             state.closed = true;
+            state.way = None;
             state.links.values_mut().for_each(Link::break_off);
             let inbound = state.inbound.values().map(|inbound| &inbound.stream);
             let followed = state
@@ -333,8 +361,7 @@ impl Drop for Endpoint {
             }
             std::mem::take(&mut state.threads)
         };
-        self.shared.events.notify_all();
-        self.shared.room.notify_all();
+        self.shared.wake_all();
         // The acceptor sees that it is over when it has accepted something.
         let ip = match self.address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -73,6 +73,13 @@ impl Segment {
     }
 }
 
+/// `left + right`, elementwise, in f32, to the left.
+pub(crate) fn add_to(left: &mut [f32], right: &[f32]) {
+    for (l, r) in left.iter_mut().zip(right) {
+        *l += *r;
+    }
+}
+
 /// `left + right`, elementwise, in f32: into whichever of the two nobody else reads, or else into a new buffer.
 /// Both have the same length.
 #[expect(
@@ -81,9 +88,7 @@ impl Segment {
 )]
 pub(crate) fn add(mut left: Segment, mut right: Segment, pool: &Pool) -> Segment {
     if let Some(sum) = left.values_mut() {
-        for (l, r) in sum.iter_mut().zip(right.values()) {
-            *l += *r;
-        }
+        add_to(sum, right.values());
         right.recycle(pool);
         return left;
     }

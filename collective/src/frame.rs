@@ -28,7 +28,7 @@ use crate::limits::{MAX_HELLO_BYTES, MAX_PARTS, MAX_PAYLOAD_BYTES};
 pub const HEADER_BYTES: usize = 64;
 
 const MAGIC: [u8; 4] = *b"LKST";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,10 +57,14 @@ pub enum Kind {
     Idle = 10,
     /// The only one of a feed: the donor does not take this follower, and says why in UTF-8.
     Refused = 11,
+    /// Where the sender's segment of shared memory is, in 24 bytes; nothing if it has none. See `agreement`.
+    Segment = 12,
+    /// The sender has opened the segments of all members.
+    Ready = 13,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Hello,
         Self::Partial,
         Self::Reduced,
@@ -72,6 +76,8 @@ impl Kind {
         Self::Values,
         Self::Idle,
         Self::Refused,
+        Self::Segment,
+        Self::Ready,
     ];
 
     fn from_wire(found: u8) -> Result<Self, FrameError> {
@@ -88,7 +94,8 @@ impl Kind {
             Self::Partial | Self::Reduced | Self::Values => (MAX_PAYLOAD_BYTES, size_of::<f32>() as u64),
             Self::State => (8 * MAX_PARTS as u64, 8),
             Self::Gradient => (8, 8),
-            Self::Bye | Self::Same | Self::Idle => (0, 1),
+            Self::Segment => (24, 24),
+            Self::Bye | Self::Same | Self::Idle | Self::Ready => (0, 1),
         }
     }
 }
@@ -204,7 +211,7 @@ impl Header {
     pub fn announcing(self, payload: &[u8]) -> Self {
         Self {
             length: payload.len() as u64,
-            payload_crc: crc32c::crc32c(payload),
+            payload_crc: crc_fast::crc32_iscsi(payload),
             ..self
         }
     }
@@ -230,7 +237,7 @@ impl Header {
         put(&self.node.len.to_le_bytes());
         put(&self.length.to_le_bytes());
         put(&self.payload_crc.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+        let crc = crc_fast::crc32_iscsi(&bytes[..HEADER_BYTES - 4]);
         bytes[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -248,7 +255,7 @@ impl Header {
         if version != VERSION {
             return Err(FrameError::Version { found: version });
         }
-        if u32::from_le_bytes(field(bytes, 60)) != crc32c::crc32c(&bytes[..HEADER_BYTES - 4]) {
+        if u32::from_le_bytes(field(bytes, 60)) != crc_fast::crc32_iscsi(&bytes[..HEADER_BYTES - 4]) {
             return Err(FrameError::HeaderChecksum);
         }
         let kind = Kind::from_wire(bytes[6])?;
@@ -283,7 +290,7 @@ impl Header {
     /// # Errors
     /// When its checksum is another.
     pub fn check(&self, payload: &[u8]) -> Result<(), FrameError> {
-        let same = payload.len() as u64 == self.length && crc32c::crc32c(payload) == self.payload_crc;
+        let same = payload.len() as u64 == self.length && crc_fast::crc32_iscsi(payload) == self.payload_crc;
         if same {
             Ok(())
         } else {
@@ -315,7 +322,7 @@ mod tests {
                 start: word[2],
                 len: word[3],
             },
-            length: (long[3] % (kind.bounds().0 + 1)) / 8 * 8,
+            length: (long[3] % (kind.bounds().0 + 1)) / 24 * 24,
             payload_crc: word[4],
         })
     }

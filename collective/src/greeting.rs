@@ -11,6 +11,8 @@ pub struct Hello {
     pub identity: String,
     /// The job's token.
     pub token: String,
+    /// The [host](lockstep_shm::host) that it shares memory with; empty if with none.
+    pub host: String,
 }
 
 /// From a follower to its donor: the donor talks next.
@@ -32,6 +34,7 @@ impl std::fmt::Debug for Hello {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hello")
             .field("identity", &self.identity)
+            .field("host", &self.host)
             .finish_non_exhaustive()
     }
 }
@@ -52,7 +55,7 @@ impl Hello {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        put_texts(&mut bytes, &[&self.identity, &self.token]);
+        put_texts(&mut bytes, &[&self.identity, &self.token, &self.host]);
         bytes
     }
 
@@ -62,8 +65,12 @@ impl Hello {
     /// When it is not exactly that.
     pub fn decode(mut payload: &[u8]) -> Result<Self, FrameError> {
         let mut read = || {
-            let (identity, token) = (text(&mut payload)?, text(&mut payload)?);
-            payload.is_empty().then_some(Self { identity, token })
+            let (identity, token, host) = (text(&mut payload)?, text(&mut payload)?, text(&mut payload)?);
+            payload.is_empty().then_some(Self {
+                identity,
+                token,
+                host,
+            })
         };
         read().ok_or(FrameError::Hello)
     }
@@ -143,8 +150,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn greetings_survive_the_wire_and_cut_ones_are_refused(identity in ".{0,40}", token in ".{0,40}") {
-            let hello = Hello { identity, token };
+        fn greetings_survive_the_wire_and_cut_ones_are_refused(texts in prop::array::uniform3(".{0,40}")) {
+            let [identity, token, host] = texts;
+            let hello = Hello { identity, token, host };
             let bytes = hello.encode();
             prop_assert_eq!(Hello::decode(&bytes), Ok(hello));
             for cut in 0..bytes.len() {

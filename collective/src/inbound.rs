@@ -184,7 +184,8 @@ fn greet(shared: &Shared, stream: &TcpStream) -> Result<Greeting, LossReason> {
 
 /// Makes this the newest connection of whoever it is.
 fn welcome(shared: &Shared, id: u64, hello: Hello) -> Result<Arc<str>, LossReason> {
-    let identity: Arc<str> = hello.identity.into();
+    let Hello { identity, host, .. } = hello;
+    let identity: Arc<str> = identity.into();
     let mut state = shared.lock();
     let outsiders = |guest: &Guest| match guest {
         Guest::Peer { identity, .. } => state.rank_of(identity).is_none(),
@@ -200,6 +201,7 @@ fn welcome(shared: &Shared, id: u64, hello: Hello) -> Result<Arc<str>, LossReaso
     };
     inbound.guest = Guest::Peer {
         identity: identity.clone(),
+        host,
         outsider_since: None,
     };
     if let Some(older) = state.newest.insert(identity.clone(), id)
@@ -268,7 +270,7 @@ fn read_frame(shared: &Shared, stream: &TcpStream) -> Result<(Header, Option<Seg
     let header = wire::read_header(stream, shared.job)?;
     match header.kind {
         Kind::Bye => return Ok((header, None)),
-        Kind::Partial | Kind::Reduced => {}
+        Kind::Partial | Kind::Reduced | Kind::Segment | Kind::Ready => {}
         _ => return Err(unexpected(&header)),
     }
     let len = header.length as usize / size_of::<f32>();

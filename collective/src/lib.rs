@@ -1,4 +1,4 @@
-//! Exact reductions between ranks over framed TCP.
+//! Exact reductions between ranks, over framed TCP or through shared memory.
 //!
 //! Ranks hold partial gradients at nodes of the fixed tree over lanes. This crate moves them, combines them in
 //! the tree's order and gives every rank the same bits, whoever computed what and however many there are. It
@@ -53,7 +53,12 @@
 //! | `pool` | buffers that come back |
 //! | `plan` | how buckets are cut in chunks and pieces |
 //! | `reduction` | one all-reduce as a pure machine: frames in, frames out |
-//! | `all_reduce` | the operation: the machine driven over the links |
+//! | `all_reduce` | the operation: which way it goes, and the machine driven over the links |
+//! | `call` | what is asked of an all-reduce, with arguments that fit together |
+//! | `agreement` | how members agree on the way: shared memory, or the links |
+//! | `local` | an all-reduce through shared memory |
+//! | `neighbours`, `slots` | everybody's memory and how far everybody is; what lies where in it |
+//! | `walk` | the fixed tree over values that all are there |
 //! | `operation` | what operations share: waiting, fencing, giving up |
 //! | `advance` | what a feed tells, as frames |
 //! | `state` | what all threads share, under one lock |
@@ -80,6 +85,7 @@
 //! | frames queued for a member | 8; they share the values | the operation waits |
 //! | gradients that wait for a follower | [`feed_bytes`](Options::feed_bytes), or one; they share the values | it is let go |
 //! | what a follower has read and not asked for | 2 advances, and one under way | the donor's queue grows |
+//! | shared memory of a member, in an epoch | 2.5 MiB, and 32 KiB more for each member beyond 64 | TCP, if the system has none |
 //! | idle buffers | 256 MiB of payloads, 2 gradients a feed | given back to the system |
 //! | connecting | attempts of 1 s, for 10 s | the member or donor is lost |
 //! | connecting anew to a member without an epoch | once a link | the member is lost |
@@ -89,7 +95,9 @@
 //! | closing | 1 s, for each thing that may hang | |
 
 mod advance;
+mod agreement;
 mod all_reduce;
+mod call;
 pub mod endpoint;
 pub mod error;
 pub mod feed;
@@ -99,18 +107,22 @@ pub mod frame;
 pub mod greeting;
 mod inbound;
 pub mod limits;
+mod local;
 mod mailbox;
+mod neighbours;
 mod operation;
 mod outbound;
 pub mod partials;
 mod plan;
 mod pool;
 mod reduction;
+mod slots;
 mod state;
+mod walk;
 mod wire;
 
 pub use advance::{Advance, Shape};
-pub use endpoint::{Endpoint, Group, Handle, Options, Peer};
+pub use endpoint::{Endpoint, Group, Handle, Options, Peer, Transport};
 pub use error::{CollectiveError, LossReason, PeerLost};
 pub use feed::{Feed, FollowRequest, Start};
 pub use following::{FollowOptions, Following};

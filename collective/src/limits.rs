@@ -38,6 +38,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const CONNECT_ATTEMPT: Duration = Duration::from_secs(1);
 /// How long to wait before accepting again when the system is out of something.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a member sleeps in shared memory before it looks again, whatever should have woken it.
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long closing waits for the acceptor to be reached.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A feed with nothing to say says so this many times a time-out, so that its silence means something.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockstep_engine::ids::{Epoch, Step};
 
 use crate::fold::Segment;
-use crate::frame::{HEADER_BYTES, Header};
+use crate::frame::{HEADER_BYTES, Header, Kind};
 
 /// A frame with its payload, and who sent it.
 #[derive(Debug)]
@@ -24,15 +24,31 @@ pub(crate) struct Received {
 pub(crate) struct Topic {
     /// The epoch of the operation.
     pub(crate) epoch: Epoch,
-    /// The step of the operation.
-    pub(crate) step: Step,
+    /// The step of the operation; none while members agree on the way between them.
+    pub(crate) step: Option<Step>,
 }
 
 impl Topic {
+    /// The reduction of a step.
+    pub(crate) fn reduction(epoch: Epoch, step: Step) -> Self {
+        let step = Some(step);
+        Self { epoch, step }
+    }
+
+    /// The agreement of an epoch.
+    pub(crate) fn agreement(epoch: Epoch) -> Self {
+        Self { epoch, step: None }
+    }
+
     /// The operation that a frame is for.
     fn of(frame: &Received) -> Self {
-        let Header { epoch, step, .. } = frame.header;
-        Self { epoch, step }
+        let Header {
+            kind, epoch, step, ..
+        } = frame.header;
+        match kind {
+            Kind::Segment | Kind::Ready => Self::agreement(epoch),
+            _ => Self::reduction(epoch, step),
+        }
     }
 }
 
@@ -134,7 +150,7 @@ mod tests {
         let mut taken = Vec::new();
         for (epoch, step) in [(1, 7), (1, 9), (2, 8)] {
             let (epoch, step) = (Epoch(epoch), Step(step));
-            mailbox.take(&Topic { epoch, step }, &mut taken);
+            mailbox.take(&Topic::reduction(epoch, step), &mut taken);
         }
         let of: Vec<_> = taken
             .iter()

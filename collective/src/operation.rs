@@ -5,23 +5,30 @@ use std::time::Instant;
 
 use lockstep_engine::ids::{Epoch, Rank, Step};
 
-use crate::error::CollectiveError;
-use crate::limits::QUEUE_FRAMES;
+use crate::agreement::Way;
+use crate::error::{CollectiveError, LossReason};
+use crate::frame::FrameError;
+use crate::limits::{LONGEST_SLEEP, QUEUE_FRAMES};
 use crate::mailbox::{Received, Topic};
+use crate::neighbours::Neighbours;
 use crate::outbound::Link;
 use crate::reduction::Outbox;
-use crate::state::{Roster, Shared, State};
+use crate::slots::Unreadable;
+use crate::state::{Roster, Shared, State, Traffic};
 
 /// An operation in the group that was current when it began.
 pub(crate) struct Operation<'a> {
     shared: &'a Shared,
     roster: Arc<Roster>,
     heard: Instant,
+    /// How often the alarm had rung when it was last seen to what.
+    rung: u32,
 }
 
 impl<'a> Operation<'a> {
     /// Begins one.
     pub(crate) fn begin(shared: &'a Shared) -> Result<Self, CollectiveError> {
+        let rung = shared.alarm.count();
         let state = shared.lock();
         let roster = match &state.roster {
             Some(roster) => roster.clone(),
@@ -33,6 +40,7 @@ impl<'a> Operation<'a> {
             shared,
             roster,
             heard: Instant::now(),
+            rung,
         })
     }
 
@@ -108,6 +116,119 @@ impl<'a> Operation<'a> {
             };
             state = self.wait(state, waiting)?;
         }
+    }
+
+    /// The way between the members, if they have agreed on one.
+    pub(crate) fn known_way(&self) -> Result<Option<Way>, CollectiveError> {
+        let state = self.shared.lock();
+        self.check(&state)?;
+        Ok(state.way.clone())
+    }
+
+    /// Notes on which way the members have agreed, unless they are a group no more.
+    pub(crate) fn set_way(&self, way: Way) {
+        let mut state = self.shared.lock();
+        if self.check(&state).is_ok() && state.epoch() == self.roster.epoch {
+            state.way = Some(way);
+        }
+    }
+
+    /// Waits for all members to greet; whether all are of this host.
+    pub(crate) fn all_of_this_host(&mut self) -> Result<bool, CollectiveError> {
+        let Some(here) = &self.shared.host else {
+            return Ok(false);
+        };
+        let mut state = self.shared.lock();
+        loop {
+            self.check(&state)?;
+            if let Some(lost) = state.loss() {
+                return Err(lost);
+            }
+            let mut silent = Vec::new();
+            for (rank, member) in (0u32..).map(Rank).zip(&self.roster.members) {
+                match state.host_of(&member.identity) {
+                    _ if rank == self.roster.rank => {}
+                    Some(host) if host != here => return Ok(false),
+                    Some(_) => {}
+                    None => silent.push(rank),
+                }
+            }
+            if silent.is_empty() {
+                return Ok(true);
+            }
+            state = self.wait(state, || silent.clone())?;
+        }
+    }
+
+    /// Waits until all neighbours have come to a stage. A loss ends the operation if there is anything to wait for.
+    pub(crate) fn await_stage(&mut self, neighbours: &Neighbours, stage: u32) -> Result<(), CollectiveError> {
+        let alarm = &self.shared.alarm;
+        loop {
+            let behind = neighbours.look(stage);
+            let rung = alarm.count();
+            if behind.is_none() && rung == self.rung {
+                return Ok(());
+            }
+            let state = self.shared.lock();
+            self.check(&state)?;
+            let loss = state.loss();
+            drop(state);
+            self.rung = rung;
+            // Whoever is lost now may have come so far before.
+            let Some(rank) = behind.and_then(|_| neighbours.behind(stage).next()) else {
+                return Ok(());
+            };
+            if let Some(lost) = loss {
+                return Err(lost);
+            }
+            let after = self.shared.timeout;
+            let left = (self.heard + after).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let waiting = neighbours.behind(stage).collect();
+                return Err(CollectiveError::TimedOut { after, waiting });
+            }
+            let slept = neighbours.sleep((rank, stage), (alarm, rung), left.min(LONGEST_SLEEP));
+            let failed = |error: std::io::Error| CollectiveError::System {
+                verb: "wait for a member".to_owned(),
+                kind: error.kind(),
+            };
+            if slept.map_err(failed)? {
+                self.heard = Instant::now();
+            }
+        }
+    }
+
+    /// What it means that a member's message cannot be read. A damaged one is a loss, as a damaged frame is: the
+    /// connection breaks, so that the other end hears of it.
+    pub(crate) fn cannot_read(&self, rank: Rank, problem: Unreadable) -> CollectiveError {
+        if problem == Unreadable::Another {
+            let what = "other arguments, or another step, in shared memory".to_owned();
+            return CollectiveError::Disagreement { rank, what };
+        }
+        let identity = self.roster.members[rank.index()].identity.clone();
+        let reason = LossReason::Frame(FrameError::PayloadChecksum);
+        let mut state = self.shared.lock();
+        state.stats.bad_frames += 1;
+        state.hang_up(&identity);
+        let lost = state.lose(&identity, reason.clone());
+        self.shared.tell(state, lost);
+        CollectiveError::PeerLost {
+            rank,
+            identity,
+            reason,
+        }
+    }
+
+    /// Adds up what went through shared memory.
+    pub(crate) fn note(&self, traffic: &mut Traffic) {
+        let Traffic { sent, received } = std::mem::take(traffic);
+        let mut state = self.shared.lock();
+        state.stats.sent_frames += sent.0;
+        state.stats.sent_bytes += sent.1;
+        state.stats.received_frames += received.0;
+        state.stats.received_bytes += received.1;
+        drop(state);
+        self.shared.events.notify_all();
     }
 
     /// Waits until no link holds a frame that `which` holds of. Gives up without an error when the operation

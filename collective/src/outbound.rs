@@ -164,6 +164,7 @@ fn connect(shared: &Shared, id: u64) -> Result<Arc<TcpStream>, LossReason> {
     let hello = Hello {
         identity: shared.identity.clone(),
         token: shared.token.clone(),
+        host: shared.host.clone().unwrap_or_default(),
     }
     .encode();
     let epoch = {
@@ -225,7 +226,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
         if header.kind == Kind::Reduced {
             lockstep_faults::reach(lockstep_faults::Point::DuringReduce, header.step.0);
         }
-        let spoilt = lockstep_faults::spoils_frame().then(|| spoil(bytes));
+        let spoilt = (!bytes.is_empty() && lockstep_faults::spoils_frame()).then(|| spoil(bytes));
         wire::write_frame(stream, &header, spoilt.as_deref().unwrap_or(bytes))?;
         // Before the lock: whoever waits for the link to settle wants the values back.
         drop(frame);
@@ -234,7 +235,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
 }
 
 /// The payload with a bit flipped, behind the back of its checksum: for drills.
-fn spoil(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn spoil(payload: &[u8]) -> Vec<u8> {
     let mut spoilt = payload.to_vec();
     if let Some(byte) = spoilt.first_mut() {
         *byte ^= 1;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use lockstep_engine::ids::Rank;
 
-/// The most values of a piece: 512 KiB, so that it is still in the cache when it is added and sent on.
+/// The most values of a piece that is sent: 512 KiB, so that it is still in the cache when it is added and sent on.
 pub(crate) const PIECE_VALUES: usize = 1 << 17;
 
 /// A run of values that one member reduces in one go.
@@ -31,9 +31,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Cuts `buckets` for `members` (at least 1): near-equal chunks in rank order, none of them with an empty
-    /// piece.
-    pub(crate) fn new(buckets: &[Range<usize>], members: u32) -> Self {
+    /// Cuts `buckets` for `members` (at least 1): near-equal chunks in rank order, and these in pieces of at most
+    /// `most` values (at least 1), none of them empty.
+    pub(crate) fn new(buckets: &[Range<usize>], members: u32, most: usize) -> Self {
         let mut pieces = Vec::new();
         let mut first_of_bucket = Vec::with_capacity(buckets.len() + 1);
         let count = members as usize;
@@ -46,8 +46,8 @@ impl Plan {
                     bucket.start + (bucket.len() as u128 * rank as u128 / count as u128) as usize
                 };
                 let chunk = cut(rank)..cut(rank + 1);
-                for start in chunk.clone().step_by(PIECE_VALUES) {
-                    let range = start..(start + PIECE_VALUES).min(chunk.end);
+                for start in chunk.clone().step_by(most) {
+                    let range = start..(start + most).min(chunk.end);
                     pieces.push(Piece {
                         bucket: number,
                         index,
@@ -90,7 +90,7 @@ mod tests {
         ) {
             let mut end = 0;
             let buckets: Vec<_> = lens.iter().map(|len| { end += len; end - len..end }).collect();
-            let plan = Plan::new(&buckets, members);
+            let plan = Plan::new(&buckets, members, PIECE_VALUES);
             let mut at = 0;
             for (place, piece) in plan.pieces().iter().enumerate() {
                 prop_assert_eq!(piece.range.start, at);

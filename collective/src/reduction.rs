@@ -4,16 +4,16 @@
 //! the partials of its own as they come, in any order, and sends each piece to everybody once it is whole.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
-use lockstep_engine::geometry::{Assignment, Node};
-use lockstep_engine::ids::{Epoch, Rank, Step};
+use lockstep_engine::geometry::Node;
+use lockstep_engine::ids::Rank;
 
+use crate::call::{Call, Place};
 use crate::error::CollectiveError;
 use crate::fold::{Fold, Segment};
 use crate::frame::{Header, Kind};
 use crate::partials::Partials;
-use crate::plan::Plan;
+use crate::plan::{PIECE_VALUES, Plan};
 use crate::pool::Pool;
 
 /// A frame to be sent.
@@ -76,21 +76,6 @@ impl Outbox {
     }
 }
 
-/// Which reduction this is, and whose part in it is played.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    /// The job's tag.
-    pub(crate) job: u64,
-    /// The epoch.
-    pub(crate) epoch: Epoch,
-    /// The step.
-    pub(crate) step: Step,
-    /// This member.
-    pub(crate) rank: Rank,
-    /// Number of members.
-    pub(crate) members: u32,
-}
-
 /// What is known of a piece.
 #[derive(Debug)]
 enum Progress {
@@ -117,59 +102,27 @@ pub(crate) struct Reduction<'a> {
 }
 
 impl<'a> Reduction<'a> {
-    /// Checks that everything fits together: see [`crate::Endpoint::all_reduce`] for what must.
-    pub(crate) fn new(
-        place: Place,
-        buckets: &[Range<usize>],
-        assignment: &Assignment,
-        partials: &'a Partials,
-        pool: &'a Pool,
-    ) -> Result<Self, CollectiveError> {
-        let wrong = |argument, problem| Err(CollectiveError::Argument { argument, problem });
-        let lanes = assignment.owners().len() as u32;
-        if !lanes.is_power_of_two() || lanes != partials.lanes() {
-            let problem = format!(
-                "{lanes} lanes where the partials have {}, a power of two",
-                partials.lanes()
-            );
-            return wrong("assignment", problem);
-        }
-        if let Some(owner) = assignment.owners().iter().find(|owner| owner.0 >= place.members) {
-            return wrong(
-                "assignment",
-                format!("lanes of rank {owner} in a group of {}", place.members),
-            );
-        }
-        let len = partials.len();
-        if let Some(bucket) = buckets
-            .iter()
-            .find(|bucket| bucket.start > bucket.end || bucket.end > len)
-        {
-            return wrong(
-                "buckets",
-                format!("{bucket:?} is no part of a gradient of {len} values"),
-            );
-        }
-        let nodes: Vec<Vec<Node>> = (0..place.members)
-            .map(|rank| assignment.nodes_of(Rank(rank)))
-            .collect();
-        let held: Vec<Node> = partials.nodes().collect();
-        if held != nodes[place.rank.index()] {
-            let expected = nodes[place.rank.index()].clone();
-            return Err(CollectiveError::WrongPartials { held, expected });
-        }
-        let plan = Plan::new(buckets, place.members);
+    /// The machine, before it has done anything.
+    pub(crate) fn new(call: Call<'a>, pool: &'a Pool) -> Self {
+        let Call {
+            place,
+            buckets,
+            root,
+            nodes,
+            partials,
+        } = call;
+        let plan = Plan::new(buckets, place.members, PIECE_VALUES);
         let (progress, missing) = (Vec::with_capacity(plan.pieces().len()), vec![0; nodes.len()]);
-        Ok(Self {
+        Self {
             place,
             plan,
-            root: Node::root(lanes),
+            root,
             nodes,
             partials,
             pool,
             progress,
             missing,
-        })
+        }
     }
 
     /// Queues this member's partials, and finishes the pieces that need nobody else.

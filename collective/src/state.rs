@@ -4,13 +4,15 @@
 //! read or called back, while it is held.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lockstep_engine::ids::{Epoch, Rank, Step};
+use lockstep_shm::Alarm;
 
+use crate::agreement::Way;
 use crate::endpoint::{Group, Peer};
 use crate::error::{CollectiveError, LossReason, PeerLost};
 use crate::feed::OnFollow;
@@ -34,11 +36,13 @@ pub struct Stats {
     pub rejected_connections: u64,
     /// Connections closed because of a frame that failed its checks.
     pub bad_frames: u64,
-    /// Frames received whole.
+    /// All-reduces that went through shared memory.
+    pub shared_reductions: u64,
+    /// Frames received whole, and messages read in shared memory.
     pub received_frames: u64,
     /// Bytes of their payloads.
     pub received_bytes: u64,
-    /// Frames written.
+    /// Frames written, and messages put in shared memory.
     pub sent_frames: u64,
     /// Bytes of their payloads.
     pub sent_bytes: u64,
@@ -54,6 +58,27 @@ pub struct Stats {
     pub outbound: usize,
     /// Buffers ever allocated; constant in the steady state.
     pub allocated_buffers: u64,
+}
+
+/// What went through shared memory, in messages and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    /// Put there.
+    pub(crate) sent: (u64, u64),
+    /// Read there.
+    pub(crate) received: (u64, u64),
+}
+
+impl Traffic {
+    /// A message was put.
+    pub(crate) fn send(&mut self, bytes: usize) {
+        self.sent = (self.sent.0 + 1, self.sent.1 + bytes as u64);
+    }
+
+    /// A message was read.
+    pub(crate) fn receive(&mut self, bytes: usize) {
+        self.received = (self.received.0 + 1, self.received.1 + bytes as u64);
+    }
 }
 
 /// A group as entered.
@@ -127,6 +152,8 @@ pub(crate) enum Guest {
     Peer {
         /// Who it is.
         identity: Arc<str>,
+        /// The host that it shares memory with; empty if with none.
+        host: String,
         /// Since when it is in no group of ours.
         outsider_since: Option<Instant>,
     },
@@ -147,6 +174,8 @@ pub(crate) struct State {
     pub(crate) lost: BTreeMap<Rank, LossReason>,
     /// The highest step of which a reduction began in this epoch.
     pub(crate) begun: Option<Step>,
+    /// The way between its members, once they have agreed on one.
+    pub(crate) way: Option<Way>,
     /// The link to each member of it.
     pub(crate) routes: Vec<Option<u64>>,
     /// All links by number, those on their way out included.
@@ -199,6 +228,22 @@ impl State {
     pub(crate) fn link_to(&mut self, rank: Rank) -> Option<&mut Link> {
         let id = (*self.routes.get(rank.index())?)?;
         self.links.get_mut(&id).filter(|link| link.is_open())
+    }
+
+    /// The host that a member says it shares memory with, once it has greeted.
+    pub(crate) fn host_of(&self, identity: &str) -> Option<&str> {
+        match &self.inbound.get(self.newest.get(identity)?)?.guest {
+            Guest::Peer { host, .. } => Some(host),
+            Guest::Stranger | Guest::Follower(_) => None,
+        }
+    }
+
+    /// Closes the connection that a member has opened. Its reader does the rest.
+    pub(crate) fn hang_up(&mut self, identity: &str) {
+        if let Some(inbound) = self.newest.get(identity).and_then(|id| self.inbound.get(id)) {
+            // It may be closed already.
+            let _ = inbound.stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// Notes that a member was lost, once. `None` if `identity` is no member, or the loss is known.
@@ -289,8 +334,12 @@ pub(crate) struct Shared {
     pub(crate) feed_bytes: usize,
     /// Buffers of payloads.
     pub(crate) pool: Pool,
-    /// Wakes operations.
+    /// The host that it shares memory with, if with any.
+    pub(crate) host: Option<String>,
+    /// Wakes operations that wait for links.
     pub(crate) events: Condvar,
+    /// Wakes operations that wait in shared memory.
+    pub(crate) alarm: Alarm,
     /// Wakes readers that wait for room.
     pub(crate) room: Condvar,
     /// What is called when a member is lost.
@@ -312,9 +361,17 @@ impl Shared {
         drop(state);
         self.events.notify_all();
         if let Some(lost) = lost {
+            self.alarm.ring();
             tracing::info!(epoch = %lost.epoch, rank = %lost.rank, identity = lost.identity, reason = %lost.reason, "lost a member");
             (self.on_peer_lost)(lost);
         }
+    }
+
+    /// Wakes whatever waits.
+    pub(crate) fn wake_all(&self) {
+        self.events.notify_all();
+        self.room.notify_all();
+        self.alarm.ring();
     }
 
     /// Stops what runs for epochs before `epoch`.
@@ -325,8 +382,7 @@ impl Shared {
             state.purge(&self.pool);
         }
         drop(state);
-        self.events.notify_all();
-        self.room.notify_all();
+        self.wake_all();
     }
 
     /// Hands a received frame to whoever will ask for it. Waits while too much of its sender is waiting: a sender

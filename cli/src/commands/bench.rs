@@ -12,7 +12,7 @@ use lockstep_engine::spec::Spec;
 use lockstep_trainer::{Batch, Decoder, DeviceName, Schedule, Trainer};
 
 use super::run::{Job, JobOptions, finished, locally};
-use super::{drills, speed};
+use super::{allreduce, drills, speed};
 use crate::failure::Failure;
 use crate::output::{Format, table};
 use crate::progress::Progress;
@@ -23,11 +23,15 @@ pub(crate) enum Command {
     Step(speed::StepArgs),
     Scaling(speed::ScalingArgs),
     Memory(speed::MemoryArgs),
+    Allreduce(allreduce::AllreduceArgs),
     Overhead(OverheadArgs),
     Chaos(drills::ChaosArgs),
     Soak(drills::SoakArgs),
     Faults(drills::FaultsArgs),
     Streams(drills::StreamsArgs),
+
+    #[command(hide = true)]
+    AllreduceRank(allreduce::RankArgs),
     #[command(hide = true)]
     TrainLoop(speed::LoopArgs),
     #[command(hide = true)]
@@ -94,6 +98,8 @@ pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> 
         Command::Soak(args) => drills::soak(args, format).await,
         Command::Faults(args) => drills::faults(args, format).await,
         Command::Streams(args) => drills::streams(args, format).await,
+        Command::Allreduce(args) => allreduce::run(args, format).await,
+        Command::AllreduceRank(args) => allreduce::rank(&args),
         Command::PlainLoop { spec } => plain_loop(&spec),
     }
 }

@@ -70,7 +70,7 @@ pub(crate) struct StreamsArgs {
     steps: u64,
 }
 
-fn bench() -> anyhow::Result<Bench> {
+pub(super) fn bench() -> anyhow::Result<Bench> {
     Ok(Bench {
         program: std::env::current_exe().context("find this program")?,
         has_etcd_store: cfg!(feature = "etcd"),
@@ -79,7 +79,7 @@ fn bench() -> anyhow::Result<Bench> {
 }
 
 /// Runs a drill, which waits in its own ways, beside the runtime.
-async fn beside<T: Send + 'static>(
+pub(super) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> anyhow::Result<T> {
     let result = tokio::task::spawn_blocking(work).await.context("run the drill")?;

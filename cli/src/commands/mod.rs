@@ -1,5 +1,6 @@
 //! The verbs. Each module holds its arguments, its help and what it does.
 
+mod allreduce;
 mod bench;
 mod checkpoint;
 mod cluster;

@@ -1,5 +1,7 @@
 //! The machine against the plain tree, with a network that delivers in any order.
 
+use lockstep_engine::geometry::Assignment;
+use lockstep_engine::ids::{Epoch, Step};
 use proptest::prelude::*;
 
 use super::*;
@@ -80,8 +82,7 @@ proptest! {
         };
         for rank in 0..members {
             let mut machine =
-                Reduction::new(place(rank, members), &buckets, &assignment, &partials[rank as usize], &pool)
-                    .unwrap();
+                Reduction::new(Call::new(place(rank, members), &buckets, &assignment, &partials[rank as usize]).unwrap(), &pool);
             let mut outbox = Outbox::new(members as usize);
             machine.start(&mut outs[rank as usize], &mut outbox);
             post(rank, &mut outbox, &mut flying);
@@ -110,17 +111,15 @@ proptest! {
 
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
-    let pool = Pool::new(1 << 20);
     let leaves = vec![vec![1.0; 4]; 2];
     let fresh = Assignment::fresh(2, 2);
     let mine = partials(&fresh, Rank(0), &leaves);
     let new = |members, bucket, assignment: &Assignment| {
-        Reduction::new(
+        Call::new(
             place(0, members),
             std::slice::from_ref(&bucket),
             assignment,
             &mine,
-            &pool,
         )
         .map(|_| ())
         .unwrap_err()
@@ -150,14 +149,9 @@ fn frames_that_cannot_be_are_named_and_leave_no_trace() {
     let leaves = vec![vec![1.0; 8]; 4];
     let assignment = Assignment::fresh(4, 4);
     let mine = partials(&assignment, Rank(0), &leaves);
-    let mut machine = Reduction::new(
-        place(0, 4),
-        std::slice::from_ref(&(0..8)),
-        &assignment,
-        &mine,
-        &pool,
-    )
-    .unwrap();
+    let bucket = 0..8;
+    let call = Call::new(place(0, 4), std::slice::from_ref(&bucket), &assignment, &mine).unwrap();
+    let mut machine = Reduction::new(call, &pool);
     let (mut out, mut outbox) = (vec![0.0; 8], Outbox::new(4));
     machine.start(&mut out, &mut outbox);
     assert_eq!(machine.missing(), 6);

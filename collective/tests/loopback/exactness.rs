@@ -1,7 +1,7 @@
 //! Whoever computes what, and however many they are: the bits are those of the plain tree.
 
 use crate::support::*;
-use lockstep_collective::Partials;
+use lockstep_collective::{Partials, Transport};
 use lockstep_engine::geometry::Assignment;
 use lockstep_engine::ids::{Rank, Step};
 use proptest::prelude::*;
@@ -45,12 +45,13 @@ proptest! {
         len in prop_oneof![3 => 0usize..40, 3 => 1000usize..2000, 1 => Just(400_001)],
         cuts in prop::collection::vec(0.0..1.0f64, 0..4),
         seed in any::<u32>(),
+        way in prop::sample::select(WAYS.as_slice()),
     ) {
         let mut ends: Vec<usize> = cuts.iter().map(|cut| (cut * len as f64) as usize).chain([0, len]).collect();
         ends.sort_unstable();
         // The last bucket first, as backward makes them.
         let buckets: Vec<_> = ends.windows(2).rev().map(|pair| pair[0]..pair[1]).collect();
-        let members = members(count);
+        let members = members(count, way);
         let members: Vec<&Member> = members.iter().collect();
         enter_all(1, &members);
         let all = on_all(&members, |rank, member| {
@@ -63,12 +64,14 @@ proptest! {
                 results.push(bits(&out));
                 partials.clear();
             }
-            results
+            (results, member.endpoint.handle().stats().shared_reductions)
         });
         for step in 0..assignments.len() {
             let expected = tree_bits(lanes, len, u64::from(seed) + step as u64 + 1);
-            for results in &all {
+            for (results, shared) in &all {
                 prop_assert!(results[step] == expected, "step {} differs", step + 1);
+                let expected = if way == Transport::Auto && count > 1 { assignments.len() } else { 0 };
+                prop_assert_eq!(*shared, expected as u64);
             }
         }
     }
@@ -76,7 +79,13 @@ proptest! {
 
 #[test]
 fn values_outside_the_buckets_are_left_alone() {
-    let members = members(2);
+    for way in WAYS {
+        leaves_alone(way);
+    }
+}
+
+fn leaves_alone(way: Transport) {
+    let members = members(2, way);
     let members: Vec<&Member> = members.iter().collect();
     enter_all(1, &members);
     let assignment = Assignment::fresh(2, 2);

@@ -4,7 +4,7 @@ use std::thread;
 
 use lockstep_collective::frame::Kind;
 use lockstep_collective::limits::MAX_MEMBERS;
-use lockstep_collective::{CollectiveError, LossReason, Partials};
+use lockstep_collective::{CollectiveError, LossReason, Partials, Transport};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Step};
 
@@ -184,7 +184,13 @@ fn a_step_is_reduced_once_an_epoch() {
 
 #[test]
 fn connections_outlive_epochs_and_those_who_leave_say_so() {
-    let all = members(3);
+    for way in WAYS {
+        outlive_epochs(way);
+    }
+}
+
+fn outlive_epochs(way: Transport) {
+    let all = members(3, way);
     let [a, b, c] = [&all[0], &all[1], &all[2]];
     enter_all(1, &[a, b, c]);
     for member in [a, b, c] {

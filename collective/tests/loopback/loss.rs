@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::support::*;
 use lockstep_collective::frame::{FrameError, Header, Kind};
-use lockstep_collective::{CollectiveError, Endpoint, LossReason, Partials, PeerLost};
+use lockstep_collective::{CollectiveError, Endpoint, LossReason, Partials, PeerLost, Transport};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Rank, Step};
 
@@ -21,8 +21,14 @@ fn lost(result: Result<Vec<u32>, CollectiveError>) -> (Rank, String) {
 
 #[test]
 fn survivors_are_told_and_reduce_again_to_the_same_bits() {
+    for way in WAYS {
+        reduce_again(way);
+    }
+}
+
+fn reduce_again(way: Transport) {
     let len = 1 << 20;
-    let mut members = members(3);
+    let mut members = members(3, way);
     let victim = members.pop().unwrap();
     let handle = victim.endpoint.handle();
     enter_all(1, &[&members[0], &members[1], &victim]);
@@ -86,9 +92,9 @@ fn survivors_are_told_and_reduce_again_to_the_same_bits() {
 }
 
 /// Takes a member out after `frames` frames have reached it, wherever that leaves the others.
-fn kill_after(frames: u64, victim: u32, seed: u64) {
+fn kill_after(way: Transport, frames: u64, victim: u32, seed: u64) {
     let (count, len) = (4, 300_000);
-    let mut members: Vec<Option<Member>> = members(count).into_iter().map(Some).collect();
+    let mut members: Vec<Option<Member>> = members(count, way).into_iter().map(Some).collect();
     {
         let all: Vec<&Member> = members.iter().flatten().collect();
         enter_all(1, &all);
@@ -149,13 +155,17 @@ fn kill_after(frames: u64, victim: u32, seed: u64) {
 fn a_kill_at_any_frame_changes_no_bit() {
     for seed in 0..12 {
         // 3 partials of its chunk and 3 reduced chunks are all that a member gets.
-        kill_after(seed % 7, (seed * 5 % 4) as u32, seed);
+        kill_after(Transport::Tcp, seed % 7, (seed * 5 % 4) as u32, seed);
+    }
+    for seed in 0..26 {
+        // In shared memory a chunk is two pieces.
+        kill_after(Transport::Auto, seed % 13, (seed * 5 % 4) as u32, seed);
     }
 }
 
 #[test]
 fn a_member_that_dies_while_nothing_runs_is_reported() {
-    let mut members = members(2);
+    let mut members = members(2, Transport::Auto);
     enter_all(1, &members.iter().collect::<Vec<_>>());
     let other = members.pop().unwrap();
     let handle = members[0].endpoint.handle();

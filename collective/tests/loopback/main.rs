@@ -6,6 +6,7 @@ mod feed;
 mod fencing;
 mod loss;
 mod renewal;
+mod shared;
 mod steady;
 mod strangers;
 mod support;

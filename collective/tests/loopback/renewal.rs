@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use lockstep_collective::frame::{FrameError, HEADER_BYTES, Kind};
-use lockstep_collective::{CollectiveError, LossReason, Partials, Peer};
+use lockstep_collective::{CollectiveError, LossReason, Options, Partials, Peer, Transport};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Rank};
 
@@ -55,10 +55,16 @@ fn a_frame_that_is_corrupted_on_the_way_costs_an_epoch_and_no_more() {
         (8, FrameError::HeaderChecksum),
         (HEADER_BYTES + 1000, FrameError::PayloadChecksum),
     ] {
-        let [reader, writer] = ["reader", "writer"].map(Member::new);
+        let [reader, writer] = ["reader", "writer"].map(|name| {
+            Member::with(Options {
+                transport: Transport::Tcp,
+                ..options(name)
+            })
+        });
         let greeting = lockstep_collective::greeting::Hello {
             identity: "writer".to_owned(),
             token: "secret".to_owned(),
+            host: String::new(),
         };
         let at = HEADER_BYTES + greeting.encode().len() + place;
         let (address, wire) = bad_wire(reader.endpoint.local_addr(), at, 2);
@@ -148,7 +154,7 @@ fn a_member_is_connected_to_anew_once() {
 
 #[test]
 fn a_member_that_died_between_groups_is_still_a_loss() {
-    let all = members(2);
+    let all = members(2, Transport::Auto);
     enter_all(1, &[&all[0], &all[1]]);
     let handle = all[0].endpoint.handle();
     assert!(handle.wait_until(LONG, |stats| (stats.inbound, stats.outbound) == (1, 1)));

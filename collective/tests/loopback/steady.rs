@@ -1,6 +1,6 @@
 //! The steady state: step after step without new buffers, and endings that leave nothing behind.
 
-use lockstep_collective::Partials;
+use lockstep_collective::{Partials, Transport};
 use lockstep_engine::geometry::Assignment;
 
 use crate::support::*;
@@ -9,7 +9,7 @@ use crate::support::*;
 fn later_steps_need_no_new_buffers() {
     const WARM_UP: u64 = 30;
     let (lanes, len) = (4, 400_000);
-    let all = members(3);
+    let all = members(3, Transport::Tcp);
     let all: Vec<&Member> = all.iter().collect();
     enter_all(1, &all);
     // Three over four lanes: two members have one each, and fold nothing; one has two.

@@ -8,7 +8,7 @@ use lockstep_collective::frame::{HEADER_BYTES, Header, Kind};
 use lockstep_collective::greeting::Hello;
 use lockstep_collective::limits::{MAX_NAME_BYTES, MAX_PARTS};
 use lockstep_collective::{
-    CollectiveError, Endpoint, FollowOptions, LossReason, Options, Partials, Peer, Shape,
+    CollectiveError, Endpoint, FollowOptions, LossReason, Options, Partials, Peer, Shape, Transport,
 };
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Step};
@@ -28,6 +28,7 @@ fn hello(job: u64, token: &str) -> Vec<u8> {
     let hello = Hello {
         identity: "stranger".to_owned(),
         token: token.to_owned(),
+        host: String::new(),
     }
     .encode();
     let header = Header::bare(Kind::Hello, job, Epoch(1)).announcing(&hello);
@@ -43,7 +44,7 @@ fn partial() -> Vec<u8> {
 
 #[test]
 fn strangers_are_shown_out_and_the_group_goes_on() {
-    let all = members(2);
+    let all = members(2, Transport::Auto);
     let all: Vec<&Member> = all.iter().collect();
     enter_all(1, &all);
     let handle = all[0].endpoint.handle();

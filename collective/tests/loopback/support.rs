@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lockstep_collective::frame::{HEADER_BYTES, Header, Kind};
 use lockstep_collective::greeting::Hello;
-use lockstep_collective::{CollectiveError, Endpoint, Group, Options, Partials, Peer, PeerLost};
+use lockstep_collective::{CollectiveError, Endpoint, Group, Options, Partials, Peer, PeerLost, Transport};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Rank, Step};
 
@@ -61,10 +61,17 @@ impl Member {
     }
 }
 
-pub(crate) fn members(count: u32) -> Vec<Member> {
-    (0..count)
-        .map(|rank| Member::new(&format!("node-{rank}/0#{rank:08x}")))
-        .collect()
+/// Both ways that an all-reduce may take. Puppets speak TCP only, and so does whoever is in a group with one.
+pub(crate) const WAYS: [Transport; 2] = [Transport::Auto, Transport::Tcp];
+
+pub(crate) fn members(count: u32, transport: Transport) -> Vec<Member> {
+    let member = |rank| {
+        Member::with(Options {
+            transport,
+            ..options(&format!("node-{rank}/0#{rank:08x}"))
+        })
+    };
+    (0..count).map(member).collect()
 }
 
 pub(crate) fn peers<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Peer> {
@@ -182,6 +189,7 @@ impl Puppet {
         let hello = Hello {
             identity: name.to_owned(),
             token: "secret".to_owned(),
+            host: String::new(),
         }
         .encode();
         puppet.send(

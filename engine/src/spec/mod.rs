@@ -43,6 +43,8 @@ pub struct Spec {
     pub elastic: ElasticSpec,
     /// `[guard]`
     pub guard: GuardSpec,
+    /// `[collective]`
+    pub collective: CollectiveSpec,
 }
 
 /// `[job]`: what it is called.
@@ -207,6 +209,23 @@ pub struct GuardSpec {
     pub spike_factor: f64,
     /// Members compare digests of their weights every so many steps; 0: never.
     pub compare_weights_every: u64,
+}
+
+/// `[collective]`: how members exchange gradients. It decides no bits.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct CollectiveSpec {
+    /// The way that they take.
+    pub transport: Transport,
+}
+
+/// The way that gradients take between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Shared memory where all members are of one host, or else TCP.
+    Auto,
+    /// TCP.
+    Tcp,
 }
 
 impl Spec {
@@ -404,6 +423,19 @@ impl Spec {
         }
         s.finish(r);
 
+        let mut s = r.section(root, "collective");
+        let transport = |text: &str| match text {
+            "auto" => Some(Transport::Auto),
+            "tcp" => Some(Transport::Tcp),
+            _ => None,
+        };
+        let collective = CollectiveSpec {
+            transport: s
+                .text(r, "transport", "one of auto, tcp", transport)
+                .unwrap_or(Transport::Auto),
+        };
+        s.finish(r);
+
         reader.finish(root)?;
         Ok(Self {
             job,
@@ -417,6 +449,7 @@ impl Spec {
             checkpoint,
             elastic,
             guard,
+            collective,
         })
     }
 

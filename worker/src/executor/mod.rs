@@ -19,14 +19,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 
 use lockstep_collective::{
-    CollectiveError, Endpoint, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost,
+    CollectiveError, Endpoint, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost, Transport,
 };
 use lockstep_data::Dataset;
 use lockstep_engine::geometry::Geometry;
 use lockstep_engine::ids::{Lane, Rank, Step, WorkerId};
 use lockstep_engine::membership::{Member, Membership};
 use lockstep_engine::rank::{Task, TaskEnd};
-use lockstep_engine::spec::Spec;
+use lockstep_engine::spec::{self, Spec};
 use lockstep_trainer::checkpoint::About;
 use lockstep_trainer::{Device, DeviceName, Network, Schedule, Trainer};
 
@@ -226,6 +226,10 @@ impl Executor {
         let options = Options {
             on_peer_lost,
             on_follow: Box::new(move |request| drop(work.send(Work::Feed(request)))),
+            transport: match spec.collective.transport {
+                spec::Transport::Auto => Transport::Auto,
+                spec::Transport::Tcp => Transport::Tcp,
+            },
             timeout: spec.elastic.silence(),
             // A donor that hangs is given up after a lease; this is for a link between the two that is cut alone.
             feed_timeout: spec.elastic.lease() * 2,

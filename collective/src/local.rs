@@ -1,0 +1,337 @@
+//! One all-reduce through the segments of neighbours.
+//!
+//! Every member is at work on the same pieces at the same time, in rounds. In a round each puts its partials where
+//! the owners of the pieces find them, adds up the piece of its own, and takes those that others have added up.
+//! The three parts of a round follow each other with the same parts of other rounds in between, so that a member
+//! that is a little late holds nobody up:
+//!
+//! | iteration | puts partials of round | adds up round | takes the sums of round |
+//! |---|---|---|---|
+//! | `t` | `t` | `t - 1` | `t - 2` |
+//!
+//! A member says after each part that it is done with it: three stages an iteration. A small gradient takes one
+//! stage: everybody puts all partials, and everybody adds all up.
+
+use std::ops::Range;
+
+use lockstep_engine::ids::Rank;
+
+use crate::call::Call;
+use crate::error::CollectiveError;
+use crate::neighbours::Neighbours;
+use crate::operation::Operation;
+use crate::plan::Plan;
+use crate::slots::{BLOCK, DEPTH, Reader, Slot, Slots};
+use crate::state::Traffic;
+use crate::walk::{Leaf, Levels, Walk};
+
+/// Stages of an iteration.
+const STAGES: u32 = 3;
+
+/// Values of a gradient that goes by the caches: 16 MiB.
+const LARGE: usize = 4 << 20;
+
+/// How a gradient goes through the segments.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    walk: Walk,
+    /// Its buckets, those that touch put together.
+    ranges: Vec<Range<usize>>,
+    /// Values of a piece, at most.
+    piece: usize,
+    is_small: bool,
+}
+
+impl Rounds {
+    /// Of this call. `None` if a member has so many nodes that no slot has room for them.
+    pub(crate) fn new(call: &Call<'_>, slots: &Slots) -> Option<Self> {
+        let most = call.nodes.iter().map(Vec::len).max().unwrap_or_default();
+        let ranges = touching(call.buckets);
+        let values: usize = ranges.iter().map(Range::len).sum();
+        let (piece, small) = (slots.piece_values(most), slots.small_values(most));
+        let walk = Walk::new(&call.nodes, call.root)?;
+        (piece > 0).then_some(Self {
+            walk,
+            is_small: ranges.len() == 1 && values <= small,
+            ranges,
+            piece,
+        })
+    }
+}
+
+/// One all-reduce under way.
+pub(crate) struct Local<'a, 'o> {
+    call: &'a Call<'a>,
+    rounds: &'a Rounds,
+    operation: &'a mut Operation<'o>,
+    neighbours: &'a mut Neighbours,
+    /// The values of this member's nodes.
+    mine: Vec<&'a [f32]>,
+    /// What tells this operation from others, and from the same with other arguments.
+    tag: u32,
+    readers: Vec<Reader>,
+    levels: Levels,
+    landing: Vec<f32>,
+    /// Whether the gradient is so large that it would drive everything else out of the caches.
+    passes_caches: bool,
+    traffic: Traffic,
+}
+
+impl<'a, 'o> Local<'a, 'o> {
+    /// Before anything is done.
+    pub(crate) fn new(
+        call: &'a Call<'a>,
+        rounds: &'a Rounds,
+        operation: &'a mut Operation<'o>,
+        neighbours: &'a mut Neighbours,
+    ) -> Self {
+        Self {
+            mine: call
+                .partials
+                .segments()
+                .map(|(_, value)| value.values())
+                .collect(),
+            tag: tag(call, rounds),
+            readers: vec![Reader::default(); call.nodes.len()],
+            levels: rounds.walk.levels(BLOCK),
+            landing: vec![0.0; BLOCK],
+            passes_caches: call.partials.len() >= LARGE,
+            traffic: Traffic::default(),
+            call,
+            rounds,
+            operation,
+            neighbours,
+        }
+    }
+
+    /// Reduces to `out`.
+    pub(crate) fn run(mut self, out: &mut [f32]) -> Result<(), CollectiveError> {
+        match self.rounds.ranges.as_slice() {
+            [] => Ok(()),
+            [range] if self.rounds.is_small => self.at_once(range.clone(), out),
+            _ => self.in_rounds(out),
+        }
+    }
+
+    /// A small gradient. The slot is free: who has come to the last small gradient was done with the one before.
+    fn at_once(&mut self, range: Range<usize>, out: &mut [f32]) -> Result<(), CollectiveError> {
+        let number = self.neighbours.count_small();
+        let slot = self.neighbours.slots().small(number);
+        self.put(slot, 0, range.clone());
+        self.advance();
+        lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.step.0);
+        self.await_stage(self.neighbours.stage())?;
+        self.add_up((slot, None), 0, range, out)
+    }
+
+    fn in_rounds(&mut self, out: &mut [f32]) -> Result<(), CollectiveError> {
+        let members = self.call.place.members;
+        let plan = Plan::new(&self.rounds.ranges, members, self.rounds.piece);
+        let mut pieces: Vec<Vec<Range<usize>>> = vec![Vec::new(); members as usize];
+        for piece in plan.pieces() {
+            pieces[piece.owner.index()].push(piece.range.clone());
+        }
+        let rounds = pieces.iter().map(Vec::len).max().unwrap_or_default();
+        let piece = |owner: Rank, round: usize| pieces[owner.index()].get(round).cloned();
+        let (me, slots, first) = (
+            self.call.place.rank,
+            *self.neighbours.slots(),
+            self.neighbours.stage(),
+        );
+        // The stage at which part `part` of iteration `t` is over.
+        let stage = |t: usize, part: u32| first.wrapping_add(STAGES * t as u32 + part);
+        let others: Vec<Rank> = (0..members).map(Rank).filter(|&rank| rank != me).collect();
+        for t in 0..rounds + 2 {
+            if t < rounds {
+                if let Some(freed) = t.checked_sub(DEPTH) {
+                    self.await_stage(stage(freed + 1, 2))?;
+                }
+                for &owner in &others {
+                    if let Some(range) = piece(owner, t) {
+                        self.put(slots.large(t, owner), t, range);
+                    }
+                }
+            }
+            self.advance();
+            if let Some(round) = t.checked_sub(1).filter(|&round| round < rounds) {
+                self.await_stage(stage(round, 1))?;
+                if let Some(freed) = round.checked_sub(DEPTH) {
+                    self.await_stage(stage(freed + 2, 3))?;
+                }
+                lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.step.0);
+                if let Some(range) = piece(me, round) {
+                    let slot = slots.large(round, me);
+                    self.add_up((slot, Some(slot)), round, range, out)?;
+                }
+            }
+            self.advance();
+            if let Some(round) = t.checked_sub(2) {
+                self.await_stage(stage(round + 1, 2))?;
+                for &owner in &others {
+                    if let Some(range) = piece(owner, round) {
+                        self.take(owner, slots.large(round, owner), round, &mut out[range])?;
+                    }
+                }
+            }
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Puts this member's partials of a range in a slot.
+    fn put(&mut self, slot: Slot, round: usize, range: Range<usize>) {
+        if self.mine.is_empty() {
+            return;
+        }
+        let (mut message, _) = self.neighbours.write(slot, (self.tag, round));
+        for values in &self.mine {
+            message.put(&values[range.clone()]);
+        }
+        let bytes = message.finish();
+        self.traffic.send(bytes);
+    }
+
+    /// Adds up everybody's partials of a range, which are all in the same slot of their segments, and puts the sum in
+    /// another.
+    fn add_up(
+        &mut self,
+        (from, to): (Slot, Option<Slot>),
+        round: usize,
+        range: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        let (len, blocks) = (range.len(), range.len().div_ceil(BLOCK));
+        for (rank, nodes) in (0u32..).map(Rank).zip(&self.call.nodes) {
+            if let Some(view) = self.neighbours.view(rank).filter(|_| !nodes.is_empty()) {
+                self.readers[rank.index()]
+                    .open(view, from, (self.tag, round), blocks * nodes.len())
+                    .map_err(|problem| self.operation.cannot_read(rank, problem))?;
+                self.traffic.receive(nodes.len() * len * size_of::<f32>());
+            }
+        }
+        let (mut message, views) = self.neighbours.write(to.unwrap_or(from), (self.tag, round));
+        for (number, block) in range.clone().step_by(BLOCK).enumerate() {
+            let at = block - range.start;
+            let block = block..(block + BLOCK).min(range.end);
+            let (mine, readers) = (&self.mine, &self.readers);
+            let fetch = |leaf: &Leaf, place: &mut [f32]| {
+                let Some(view) = &views[leaf.rank.index()] else {
+                    return Ok(Some(&mine[leaf.index][block.clone()]));
+                };
+                let which = (leaf.index * blocks + number, leaf.index * len + at);
+                let read = readers[leaf.rank.index()].read(view, from, which, place);
+                read.map(|()| None).map_err(|problem| (leaf.rank, problem))
+            };
+            let added = self.rounds.walk.fold(block.len(), &mut self.levels, fetch);
+            let sum = added.map_err(|(rank, problem)| self.operation.cannot_read(rank, problem))?;
+            copy(sum, &mut out[block], self.passes_caches);
+            if to.is_some() {
+                message.put(sum);
+            }
+        }
+        if to.is_some() {
+            let bytes = message.finish();
+            self.traffic.send(bytes);
+        }
+        Ok(())
+    }
+
+    /// Takes what another member has added up.
+    fn take(&mut self, from: Rank, slot: Slot, round: usize, out: &mut [f32]) -> Result<(), CollectiveError> {
+        let Some(view) = self.neighbours.view(from) else {
+            return Ok(());
+        };
+        let reader = &mut self.readers[from.index()];
+        let blocks = out.len().div_ceil(BLOCK);
+        let mut taken = reader.open(view, slot, (self.tag, round), blocks);
+        for (number, block) in out.chunks_mut(BLOCK).enumerate() {
+            let (which, landing) = ((number, number * BLOCK), &mut self.landing[..block.len()]);
+            taken = taken.and_then(|()| {
+                if self.passes_caches {
+                    reader.read(view, slot, which, landing)?;
+                    copy(landing, block, true);
+                    Ok(())
+                } else {
+                    reader.read(view, slot, which, block)
+                }
+            });
+        }
+        taken.map_err(|problem| self.operation.cannot_read(from, problem))?;
+        self.traffic.receive(size_of_val(out));
+        Ok(())
+    }
+
+    /// Says that a stage is over.
+    fn advance(&mut self) {
+        self.operation.note(&mut self.traffic);
+        self.neighbours.advance();
+    }
+
+    /// Waits until all others have come to a stage.
+    fn await_stage(&mut self, stage: u32) -> Result<(), CollectiveError> {
+        self.operation.await_stage(self.neighbours, stage)
+    }
+}
+
+fn copy(from: &[f32], to: &mut [f32], past_caches: bool) {
+    if past_caches {
+        lockstep_shm::stream(bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to));
+    } else {
+        to.copy_from_slice(from);
+    }
+}
+
+/// The buckets in order, with those that touch put together, and without empty ones.
+fn touching(buckets: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut sorted: Vec<Range<usize>> = buckets
+        .iter()
+        .filter(|bucket| !bucket.is_empty())
+        .cloned()
+        .collect();
+    sorted.sort_unstable_by_key(|bucket| bucket.start);
+    let mut ranges: Vec<Range<usize>> = Vec::with_capacity(sorted.len());
+    for bucket in sorted {
+        match ranges.last_mut().filter(|last| last.end >= bucket.start) {
+            Some(last) => last.end = last.end.max(bucket.end),
+            None => ranges.push(bucket),
+        }
+    }
+    ranges
+}
+
+/// A number that members have in common if they reduce the same step with the same arguments.
+fn tag(call: &Call<'_>, rounds: &Rounds) -> u32 {
+    let mut words = vec![
+        call.place.step.0,
+        call.partials.len() as u64,
+        call.root.len.into(),
+    ];
+    for range in &rounds.ranges {
+        words.extend([range.start as u64, range.end as u64]);
+    }
+    for nodes in &call.nodes {
+        words.push(nodes.len() as u64);
+        words.extend(
+            nodes
+                .iter()
+                .map(|node| u64::from(node.start) << 32 | u64::from(node.len)),
+        );
+    }
+    crc_fast::crc32_iscsi(bytemuck::cast_slice(&words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(
+        clippy::single_range_in_vec_init,
+        reason = "a list of ranges happens to have one"
+    )]
+    fn buckets_that_touch_are_one_range() {
+        assert_eq!(touching(&[6..9, 3..6, 0..3]), [0..9]);
+        assert_eq!(touching(&[6..9, 5..5, 0..3, 2..4]), [0..4, 6..9]);
+        assert_eq!(touching(&[]), [0..0; 0]);
+    }
+}
