@@ -20,6 +20,16 @@ impl Staging {
         Ok(Self { path, done: false })
     }
 
+    /// In an empty folder that was just made.
+    pub(crate) fn in_folder(path: PathBuf) -> Self {
+        Self { path, done: false }
+    }
+
+    /// Moves a file to another folder, over what is there.
+    pub(crate) fn move_to(&self, name: &str, folder: &Path) -> Result<()> {
+        fs::rename(self.path.join(name), folder.join(name)).at("rename to", &folder.join(name))
+    }
+
     /// Writes a file with `fill` and syncs it.
     pub(crate) fn file<T>(
         &self,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{About, Corruption, MANIFEST, Manifest, Piece, Shard, VERSION, folder, temporary, tree, verify};
 use crate::error::{Result, StorageContext, TrainerError};
-use crate::files;
+use crate::files::{self, Staging};
 use crate::layout::Layout;
 use crate::state::State;
 use crate::tensor_file::{self, Entry};
@@ -150,14 +150,17 @@ impl Attempt {
             shard.check_size(folder)?;
         }
         remove_strangers(folder, manifest)?;
-        // Renamed, as two may seal at once: neither may publish what the other has half written.
-        let name = |index| folder.join(format!("{MANIFEST}.{index}"));
-        let (part, _) = files::first_free(name, |path| fs::File::create_new(path))?;
-        files::write(&part, |out| {
+        // Written elsewhere, as several may seal at once: nobody publishes, removes or writes to what another has half
+        // written.
+        let name = |index| temporary::name(&self.dir, self.step, &format!("manifest-{index}"));
+        let (own, ()) = files::first_free(name, |path| fs::create_dir(path))?;
+        let own = Staging::in_folder(own);
+        own.file(MANIFEST, |out| {
             serde_json::to_writer_pretty(&mut *out, manifest)?;
             out.write_all(b"\n")
         })?;
-        fs::rename(&part, folder.join(MANIFEST)).at("rename", &part)?;
+        own.move_to(MANIFEST, folder)?;
+        drop(own);
         files::sync(folder)?;
         temporary::publish(&self.dir, self.step, folder, |place| is_sealed(place, manifest))
     }

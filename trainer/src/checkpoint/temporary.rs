@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `epoch-E` | a try of that epoch | once a newer step is sealed, or the same one in that epoch or a later |
 //! | `fetch-I` | a copy on its way in | once a newer step is sealed |
+//! | `manifest-I` | what a member that seals writes | when it has; else once a newer step is sealed |
 //! | `pruned`, `replaced` | what was a checkpoint | at once |
 
 use std::fs;
@@ -99,6 +100,7 @@ mod tests {
             ".tmp-export-model",
             ".tmp-step-00000040-epoch-8",
             ".tmp-step-00000040-fetch-0",
+            ".tmp-step-00000040-manifest-0",
             ".tmp-step-00000041-epoch-1",
             ".tmp-step-x-epoch-1",
             "step-00000001",

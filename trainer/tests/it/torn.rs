@@ -177,7 +177,7 @@ fn sealing_again_or_with_other_members_changes_nothing() {
 #[test]
 fn many_that_seal_the_same_at_once_make_one_checkpoint() {
     let run = Run::new();
-    for round in 1..=20 {
+    for round in 1..=60 {
         let attempt = run.attempt(round, 1);
         let reports = run.shards(&attempt, 2);
         let sealed: Vec<_> = std::thread::scope(|scope| {
