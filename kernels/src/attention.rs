@@ -12,7 +12,7 @@ use crate::matmul::{Into, KC, Packed, matmul};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::numeric::{dot, exp, max, sum};
 use crate::parallel;
-use crate::scratch::grow;
+use crate::scratch::Buffer;
 
 /// Queries of a tile.
 const QUERIES: usize = 64;
@@ -86,10 +86,10 @@ struct Scratch {
     keys: Packed,
     values: Packed,
     values_t: Packed,
-    scores: Vec<f32>,
-    dscores: Vec<f32>,
-    largest: Vec<f32>,
-    totals: Vec<f32>,
+    scores: Buffer,
+    dscores: Buffer,
+    largest: Buffer,
+    totals: Buffer,
 }
 
 thread_local! {
@@ -98,10 +98,10 @@ thread_local! {
 
 impl Scratch {
     fn prepare(&mut self) {
-        grow(&mut self.scores, QUERIES * KEYS);
-        grow(&mut self.dscores, QUERIES * KEYS);
-        grow(&mut self.largest, QUERIES);
-        grow(&mut self.totals, QUERIES);
+        self.scores.grow(QUERIES * KEYS);
+        self.dscores.grow(QUERIES * KEYS);
+        self.largest.grow(QUERIES);
+        self.totals.grow(QUERIES);
     }
 }
 

@@ -7,13 +7,13 @@ use crate::matmul::{Into, matmul};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::numeric::{exp, max, sum};
 use crate::parallel;
-use crate::scratch::grow;
+use crate::scratch::Buffer;
 
 /// The most logits that exist at a time.
 const LOGITS: usize = 1 << 22;
 
 thread_local! {
-    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: RefCell<(Buffer, Buffer)> = const { RefCell::new((Buffer::empty(), Buffer::empty())) };
 }
 
 /// Where gradients go.
@@ -53,8 +53,8 @@ pub fn cross_entropy(
     );
     let chunk = chunk(vocabulary).min(rows);
     let (mut logits, mut losses) = SCRATCH.take();
-    grow(&mut logits, chunk * vocabulary);
-    grow(&mut losses, chunk);
+    logits.grow(chunk * vocabulary);
+    losses.grow(chunk);
     let w_vd = Matrix::new(w, vocabulary, d);
     let mut total = 0.0;
     for first in (0..rows).step_by(chunk) {

@@ -19,7 +19,7 @@
 //! | [`head`] | the last product, fused with cross entropy |
 //! | [`adamw`] | the norm of a gradient, and the update |
 //! | [`numeric`] | sums and exponentials |
-//! | `scratch` | buffers that threads keep |
+//! | [`scratch`] | buffers that are kept |
 //! | `parallel` | pieces of work on all threads |
 
 pub mod adamw;
@@ -33,7 +33,8 @@ pub mod norm;
 pub mod numeric;
 mod parallel;
 pub mod rotary;
-mod scratch;
+pub mod scratch;
 pub mod swiglu;
 
 pub use matrix::{Matrix, MatrixMut};
+pub use scratch::Buffer;

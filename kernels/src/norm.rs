@@ -6,13 +6,13 @@ use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
 use crate::numeric::dot;
 use crate::parallel;
-use crate::scratch::grow;
+use crate::scratch::Buffer;
 
 /// Rows of a block. A weight's gradient is summed block by block, so it decides the bits.
 const ROWS: usize = 64;
 
 thread_local! {
-    static PARTIALS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static PARTIALS: RefCell<Buffer> = const { RefCell::new(Buffer::empty()) };
 }
 
 /// `z` of `x`, both rows of `w.len()` values.
@@ -65,7 +65,7 @@ pub fn rms_norm_backward(x: &[f32], w: &[f32], eps: f32, dz: &[f32], dx: &mut [f
     let rows = x.len() / d;
     let blocks = rows.div_ceil(ROWS);
     let mut partials = PARTIALS.take();
-    grow(&mut partials, blocks * d);
+    partials.grow(blocks * d);
     partials[..blocks * d].fill(0.0);
     {
         let (dx, partials) = (

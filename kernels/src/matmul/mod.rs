@@ -14,7 +14,7 @@ use std::ops::Range;
 use crate::isa::Isa;
 use crate::matrix::{Matrix, MatrixMut};
 use crate::parallel;
-use crate::scratch::grow;
+use crate::scratch::Buffer;
 use pack::{pack_a, pack_b, pack_b_into};
 use tile::{MR, NR, Tile};
 
@@ -70,7 +70,7 @@ pub fn scratch(terms: usize, cols: usize) -> usize {
 /// The right side of several products, packed once.
 #[derive(Debug, Default)]
 pub(crate) struct Packed {
-    data: Vec<f32>,
+    data: Buffer,
     terms: usize,
     cols: usize,
 }
@@ -80,7 +80,7 @@ impl Packed {
     pub(crate) fn pack(&mut self, b: Matrix<'_>) {
         (self.terms, self.cols) = (b.rows, b.cols);
         let panels = b.cols.div_ceil(NR) * NR;
-        grow(&mut self.data, panels * b.rows);
+        self.data.grow(panels * b.rows);
         for k0 in (0..b.rows).step_by(KC) {
             let terms = k0..(k0 + KC).min(b.rows);
             pack_b_into(b, terms, 0..b.cols, &mut self.data[k0 * panels..]);
@@ -178,8 +178,8 @@ fn tiles(
 }
 
 thread_local! {
-    static PACKED_A: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static PACKED_B: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static PACKED_A: RefCell<Buffer> = const { RefCell::new(Buffer::empty()) };
+    static PACKED_B: RefCell<Buffer> = const { RefCell::new(Buffer::empty()) };
 }
 
 type TileFn = unsafe fn(&Tile);

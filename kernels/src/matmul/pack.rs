@@ -6,28 +6,30 @@ use super::KC;
 use super::tile::{MR, NR};
 use crate::isa::Isa;
 use crate::matrix::Matrix;
-use crate::scratch::grow;
+use crate::scratch::Buffer;
 
 /// Panels of [`MR`] interleaved rows of a transposed matrix; each has room for [`KC`] terms.
-pub(super) fn pack_a(a: Matrix<'_>, rows: Range<usize>, terms: Range<usize>, into: &mut Vec<f32>) {
+pub(super) fn pack_a(a: Matrix<'_>, rows: Range<usize>, terms: Range<usize>, into: &mut Buffer) {
     let panels = rows.len().div_ceil(MR);
-    grow(into, panels * MR * KC);
-    for (first, panel) in rows.clone().step_by(MR).zip(into.chunks_exact_mut(MR * KC)) {
-        let count = (rows.end - first).min(MR);
-        for (step, k) in panel.chunks_exact_mut(MR).zip(terms.clone()) {
-            let from = &a.data[k * a.col + first..];
-            if count == MR {
-                step.copy_from_slice(&from[..MR]);
-            } else {
-                step[..count].copy_from_slice(&from[..count]);
-            }
+    into.grow(panels * MR * KC);
+    // Row by row of what is read, which lies side by side.
+    for (step, k) in terms.enumerate() {
+        let row = &a.data[k * a.col + rows.start..k * a.col + rows.end];
+        let (whole, rest) = row.as_chunks::<MR>();
+        let places = into[step * MR..].chunks_mut(MR * KC);
+        for (place, from) in places.zip(whole) {
+            place[..MR].copy_from_slice(from);
+        }
+        if !rest.is_empty() {
+            let at = whole.len() * MR * KC + step * MR;
+            into[at..at + rest.len()].copy_from_slice(rest);
         }
     }
 }
 
 /// Panels of [`NR`] columns, term by term; what is missing of the last one is zero.
-pub(super) fn pack_b(b: Matrix<'_>, terms: Range<usize>, cols: Range<usize>, into: &mut Vec<f32>) {
-    grow(into, cols.len().div_ceil(NR) * NR * terms.len());
+pub(super) fn pack_b(b: Matrix<'_>, terms: Range<usize>, cols: Range<usize>, into: &mut Buffer) {
+    into.grow(cols.len().div_ceil(NR) * NR * terms.len());
     pack_b_into(b, terms, cols, into);
 }
 

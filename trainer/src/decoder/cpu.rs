@@ -8,7 +8,7 @@ use lockstep_kernels::attention::{self, Forward, Shape};
 use lockstep_kernels::head::{self, Gradients};
 use lockstep_kernels::matmul::{Into, matmul};
 use lockstep_kernels::rotary::{Rotary, Turn};
-use lockstep_kernels::{Matrix, MatrixMut, embedding, norm, swiglu};
+use lockstep_kernels::{Buffer, Matrix, MatrixMut, embedding, norm, swiglu};
 
 use super::ops::{Attended, Ops};
 use crate::batch::Batch;
@@ -23,9 +23,9 @@ pub(crate) struct Cpu {
 }
 
 /// A matrix, row after row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rows {
-    values: Vec<f32>,
+    values: Buffer,
     cols: usize,
 }
 
@@ -72,7 +72,7 @@ impl Ops for Cpu {
     type Weight<'w> = &'w [f32];
 
     fn array(&self, rows: usize, cols: usize) -> Result<Rows> {
-        let values = vec![0.0; rows * cols];
+        let values = Buffer::new(rows * cols);
         Ok(Rows { values, cols })
     }
 
