@@ -16,7 +16,7 @@ use crate::matrix::{Matrix, MatrixMut};
 use crate::parallel;
 use crate::scratch::Buffer;
 use pack::{pack_a, pack_b, pack_b_into};
-use tile::{MR, NR, Tile};
+use tile::{MR, NR, Order, Tile};
 
 /// Terms of a block of a sum. It decides the bits.
 pub const KC: usize = 384;
@@ -24,6 +24,9 @@ pub const KC: usize = 384;
 const MC: usize = 20 * MR;
 /// Columns of `b` that are packed at a time.
 const NC: usize = 128 * NR;
+
+/// With so few columns, a transposed `a` is read where it lies: to pack it would not pay.
+const DIRECT: usize = 256;
 
 /// What is done with what the result holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,53 +125,71 @@ impl Packed {
 
 /// `c (+)= a[.., terms] · b`, where `b` is packed in panels of `packed` terms, of which the first are used.
 fn multiply(a: Matrix<'_>, terms: Range<usize>, b: &[f32], packed: usize, c: MatrixMut<'_>, add: bool) {
-    let kernel = kernel();
+    let (kernel, cols) = (kernel(), c.cols());
     parallel::for_each(a.rows.div_ceil(MC), |block| {
         let rows = block * MC..((block + 1) * MC).min(a.rows);
         #[expect(unsafe_code, reason = "rows are written by several threads")]
         // SAFETY: each block of rows is written by one of the calls.
-        let c = unsafe { c.window(rows.clone(), 0..c.cols()) };
-        if a.col == 1 {
-            let from = &a.data[rows.start * a.row + terms.start..];
-            tiles(kernel, from, Some(a.row), b, (terms.len(), packed), &c, add);
+        let c = unsafe { c.window(rows.clone(), 0..cols) };
+        let depth = terms.len();
+        if a.col == 1 || cols <= DIRECT {
+            let (order, row) = match a.col {
+                1 => (Order::Rows(a.row), a.row),
+                col => (Order::Terms(col), 1),
+            };
+            let data = &a.data[rows.start * a.row + terms.start * a.col..];
+            tiles(kernel, Left { data, order, row }, b, (depth, packed), &c, add);
             return;
         }
         PACKED_A.with_borrow_mut(|panels| {
             pack_a(a, rows, terms.clone(), panels);
-            tiles(kernel, panels, None, b, (terms.len(), packed), &c, add);
+            let left = Left {
+                data: panels,
+                order: Order::Terms(MR),
+                row: KC,
+            };
+            tiles(kernel, left, b, (depth, packed), &c, add);
         });
     });
+}
+
+/// The left side of some tiles.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    data: &'a [f32],
+    order: Order,
+    /// A tile begins so many times the index of its first row behind the beginning.
+    row: usize,
 }
 
 /// All tiles of packed panels.
 #[expect(unsafe_code, reason = "the inner loops work on pointers")]
 fn tiles(
     kernel: TileFn,
-    a: &[f32],
-    a_row: Option<usize>,
+    a: Left<'_>,
     b: &[f32],
     (depth, packed): (usize, usize),
     c: &MatrixMut<'_>,
     add: bool,
 ) {
     let (rows, cols) = (c.rows(), c.cols());
-    assert!(depth <= packed && depth <= KC);
-    let needed = a_row.map_or(rows.div_ceil(MR) * MR * KC, |row| (rows - 1) * row + depth);
-    assert!(a.len() >= needed && b.len() >= cols.div_ceil(NR) * NR * packed);
+    assert!(0 < depth && depth <= packed && depth <= KC && b.len() >= cols.div_ceil(NR) * NR * packed);
     for (j, b) in (0..cols).step_by(NR).zip(b.chunks_exact(NR * packed)) {
         for i in (0..rows).step_by(MR) {
-            let a = &a[i * a_row.unwrap_or(KC)..];
-            // SAFETY: `a` and `b` are whole panels with at least `depth` terms, the tile is inside of `c`, which is
-            // borrowed by the caller alone, and the code is of instructions that the processor has.
+            let (count, left) = ((rows - i).min(MR), &a.data[i * a.row..]);
+            assert!(a.order.at(count - 1, depth - 1) < left.len());
+            // SAFETY: `left` reaches to the last element that is used, as asserted; `b` is a whole panel with at least
+            // `depth` terms; the tile is inside of `c`, which is borrowed by the caller alone; and the code is of
+            // instructions that the processor has.
             unsafe {
                 kernel(&Tile {
                     depth,
-                    a: a.as_ptr(),
-                    a_row,
+                    a: left.as_ptr(),
+                    a_order: a.order,
                     b: b.as_ptr(),
                     c: c.pointer().add(i * c.stride() + j),
                     c_row: c.stride(),
-                    rows: (rows - i).min(MR),
+                    rows: count,
                     cols: (cols - j).min(NR),
                     add,
                 });

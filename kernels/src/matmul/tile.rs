@@ -8,15 +8,40 @@ pub(super) const MR: usize = 12;
 /// Columns of a panel of `b`.
 pub(super) const NR: usize = 32;
 
+/// How the elements of `a` lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    /// Terms of a row side by side, rows so far apart.
+    Rows(usize),
+    /// Rows of a term side by side, terms so far apart.
+    Terms(usize),
+}
+
+impl Order {
+    /// Where row `i` begins.
+    pub(super) fn row(self, i: usize) -> usize {
+        match self {
+            Self::Rows(distance) => i * distance,
+            Self::Terms(_) => i,
+        }
+    }
+
+    pub(super) fn at(self, i: usize, k: usize) -> usize {
+        match self {
+            Self::Rows(distance) => i * distance + k,
+            Self::Terms(distance) => k * distance + i,
+        }
+    }
+}
+
 /// A tile to compute: `c[i][j] (+)= Σₖ a[i][k] · b[k][j]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tile {
     /// Terms of each sum.
     pub(super) depth: usize,
-    /// Up to [`MR`] rows: so far apart, or interleaved.
+    /// Up to [`MR`] rows.
     pub(super) a: *const f32,
-    /// The distance of rows that are not interleaved.
-    pub(super) a_row: Option<usize>,
+    pub(super) a_order: Order,
     /// A panel of `depth` rows of [`NR`] values.
     pub(super) b: *const f32,
     /// The first element of the result, and the distance of its rows.
@@ -38,7 +63,7 @@ pub(super) unsafe fn portable(tile: &Tile) {
     for i in 0..tile.rows {
         let mut sums = [0.0f32; NR];
         for k in 0..tile.depth {
-            let at = tile.a_row.map_or(k * MR + i, |row| i * row + k);
+            let at = tile.a_order.at(i, k);
             // SAFETY: inside of both panels, as `i` < MR and `k` < depth.
             let (a, b) = unsafe {
                 (
@@ -66,7 +91,7 @@ pub(super) unsafe fn portable(tile: &Tile) {
 pub(super) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{MR, NR, Tile};
+    use super::{NR, Order, Tile};
 
     /// Calls `$body` with the number of rows as a constant.
     macro_rules! by_rows {
@@ -74,9 +99,9 @@ pub(super) mod x86 {
             match $rows {
                 // SAFETY: as of the caller.
                 $($count => unsafe {
-                    match $tile.a_row {
-                        None => $body::<$count, MR>($tile, 1),
-                        Some(row) => $body::<$count, 1>($tile, row),
+                    match $tile.a_order {
+                        Order::Rows(distance) => $body::<$count, true>($tile, distance),
+                        Order::Terms(distance) => $body::<$count, false>($tile, distance),
                     }
                 },)*
                 _ => {}
@@ -94,7 +119,8 @@ pub(super) mod x86 {
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn rows_512<const ROWS: usize, const STEP: usize>(tile: &Tile, row: usize) {
+    unsafe fn rows_512<const ROWS: usize, const BY_ROWS: bool>(tile: &Tile, distance: usize) {
+        let (row, step) = if BY_ROWS { (distance, 1) } else { (1, distance) };
         let mask = |from: usize| -> __mmask16 {
             let there = tile.cols.saturating_sub(from).min(16);
             ((1u32 << there) - 1) as __mmask16
@@ -116,7 +142,7 @@ pub(super) mod x86 {
                     sums[0] = _mm512_fmadd_ps(a, columns[0], sums[0]);
                     sums[1] = _mm512_fmadd_ps(a, columns[1], sums[1]);
                 }
-                a = a.add(STEP);
+                a = a.add(step);
                 b = b.add(NR);
             }
             for (i, sums) in sums.iter().enumerate() {
@@ -143,7 +169,7 @@ pub(super) mod x86 {
         // Half of the registers there: a tile is computed in quarters.
         for row in (0..tile.rows).step_by(6) {
             for col in (0..tile.cols).step_by(16) {
-                let a = row * tile.a_row.unwrap_or(1);
+                let a = tile.a_order.row(row);
                 // SAFETY: within the tile.
                 let quarter = unsafe {
                     Tile {
@@ -161,7 +187,8 @@ pub(super) mod x86 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn rows_256<const ROWS: usize, const STEP: usize>(tile: &Tile, row: usize) {
+    unsafe fn rows_256<const ROWS: usize, const BY_ROWS: bool>(tile: &Tile, distance: usize) {
+        let (row, step) = if BY_ROWS { (distance, 1) } else { (1, distance) };
         let (mut a, mut b) = (tile.a, tile.b);
         // SAFETY: all within the panels; what is stored is within the part of the tile that there is.
         unsafe {
@@ -173,7 +200,7 @@ pub(super) mod x86 {
                     sums[0] = _mm256_fmadd_ps(a, columns[0], sums[0]);
                     sums[1] = _mm256_fmadd_ps(a, columns[1], sums[1]);
                 }
-                a = a.add(STEP);
+                a = a.add(step);
                 b = b.add(NR);
             }
             for (i, sums) in sums.iter().enumerate() {
