@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use lockstep_engine::spec::{self, Spec};
+use lockstep_trainer::memory;
 
 use crate::failure::Failure;
 use crate::output::{Format, count, line, table};
@@ -30,11 +31,12 @@ pub(crate) fn validate(args: &ValidateArgs, format: Format) -> anyhow::Result<()
     format.print(&spec, |spec| {
         let tokens = spec.samples_per_step() * spec.batch.sequence_length as u64;
         format!(
-            "# {} is valid: {} parameters, {} tokens a step, {} in all\n{text}",
+            "# {} is valid: {} parameters, {} tokens a step, {} in all; a rank takes up to {} MiB of memory\n{text}",
             args.spec.display(),
             count(spec.model.parameters() as u64),
             count(tokens),
-            count(tokens * spec.train.steps)
+            count(tokens * spec.train.steps),
+            memory::of_rank(spec) >> 20
         )
     })
 }
