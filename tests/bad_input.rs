@@ -187,11 +187,20 @@ fn a_model_that_does_not_fit_the_memory() {
     let place = Place::with(&Job::default());
     let spec = place.read("small.toml");
     let wide = "[model]\nhidden_size = 8192\nintermediate_size = 65536\nnum_hidden_layers = 200";
-    let without = |line: &&str| !["hidden_size", "intermediate_size", "num_hidden_layers"].iter().any(|f| line.starts_with(f));
+    let without = |line: &&str| {
+        !["hidden_size", "intermediate_size", "num_hidden_layers"]
+            .iter()
+            .any(|f| line.starts_with(f))
+    };
     let spec = spec.lines().filter(without).collect::<Vec<_>>().join("\n");
     fs::write(place.path("big.toml"), spec.replace("[model]", wide)).unwrap();
     let ran = place.run("run big.toml --out out --workers 1");
-    ran.code(1).says(&["a rank of this job takes", "MiB left", "batch.sequences", "memory.recompute"]);
+    ran.code(1).says(&[
+        "a rank of this job takes",
+        "MiB left",
+        "batch.sequences",
+        "memory.recompute",
+    ]);
     place.await_nobody();
 }
 
