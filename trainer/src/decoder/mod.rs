@@ -44,8 +44,8 @@ pub struct Decoder {
 
 /// Which operations it uses is decided once, by the device.
 enum Stacks {
-    Cpu(Stack<Cpu>),
-    Generic(Stack<Generic>),
+    Cpu(Box<Stack<Cpu>>),
+    Generic(Box<Stack<Generic>>),
 }
 
 impl Decoder {
@@ -60,7 +60,7 @@ impl Decoder {
         Ok(Self {
             spec: spec.clone(),
             seed,
-            stack: Stacks::Cpu(Stack::new(spec, recompute, Cpu::new(spec))),
+            stack: Stacks::Cpu(Box::new(Stack::new(spec, recompute, Cpu::new(spec)))),
         })
     }
 
@@ -73,7 +73,7 @@ impl Decoder {
         Ok(Self {
             spec: spec.clone(),
             seed,
-            stack: Stacks::Generic(Stack::new(spec, recompute, ops)),
+            stack: Stacks::Generic(Box::new(Stack::new(spec, recompute, ops))),
         })
     }
 }
