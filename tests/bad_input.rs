@@ -196,7 +196,7 @@ fn a_model_that_does_not_fit_the_memory() {
     fs::write(place.path("big.toml"), spec.replace("[model]", wide)).unwrap();
     let ran = place.run("run big.toml --out out --workers 1");
     ran.code(1).says(&[
-        "a rank of this job takes",
+        "a rank of this job takes about",
         "MiB left",
         "batch.sequences",
         "memory.recompute",

@@ -167,6 +167,7 @@ impl<'a> Operation<'a> {
             let behind = neighbours.look(stage);
             let rung = alarm.count();
             if behind.is_none() && rung == self.rung {
+                self.heard = Instant::now();
                 return Ok(());
             }
             let state = self.shared.lock();
@@ -176,6 +177,7 @@ impl<'a> Operation<'a> {
             self.rung = rung;
             // Whoever is lost now may have come so far before.
             let Some(rank) = behind.and_then(|_| neighbours.behind(stage).next()) else {
+                self.heard = Instant::now();
                 return Ok(());
             };
             if let Some(lost) = loss {

@@ -87,9 +87,24 @@ impl Nodes {
                 ));
             }
         }
-        let differs = |(_, (other, _)): &(&NodeId, &(Daemon, Instant))| other.numerics != daemon.numerics;
-        let others = self.daemons.iter().filter(|(other, _)| *other != node);
-        if let Some((other, (there, _))) = others.into_iter().find(differs) {
+        let differs = |other: &NodeId, (there, heard): &(Daemon, Instant)| {
+            let lives = !there.down.is_closed() && now.since(*heard) <= SILENCE;
+            other != node && lives && there.numerics != daemon.numerics
+        };
+        let odd = self.daemons.iter().filter(|(other, there)| differs(other, there));
+        let odd: Vec<NodeId> = odd.map(|(other, _)| other.clone()).collect();
+        // Whoever works on a job knows better than one that idles, which may only have come first to a new leader.
+        let works = running.iter().any(|(job, _)| wanted(job));
+        let idles = |other: &NodeId| !self.occupied.keys().any(|slot| slot.node == *other);
+        if works && odd.iter().all(idles) {
+            for other in &odd {
+                tracing::warn!(%other, "sent away: it computes other bits than {node}, which works");
+                self.daemons.remove(other);
+            }
+        } else if let Some((other, there)) = odd
+            .first()
+            .and_then(|other| Some((other, &self.daemons.get(other)?.0)))
+        {
             return Err(format!(
                 "node `{node}` computes other bits than node `{other}`: its numerics are {}, not {}; \
                  run the same build of lockstep on all nodes",

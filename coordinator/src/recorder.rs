@@ -337,7 +337,10 @@ mod tests {
         store.fail(0, Failure::Unavailable);
         recorder.change(&job("a"), Change::Append(entry(3)));
         recorder.flush().await;
-        assert!(words.recv().await.is_none(), "the thread has ended");
+        // Until the thread has ended. On a busy machine it has said that the store is away.
+        while let Some(word) = words.recv().await {
+            assert!(matches!(word, Word::Away(_)), "{word:?}");
+        }
         assert!(store.ledger(&job("a")).await.unwrap().is_empty());
     }
 }

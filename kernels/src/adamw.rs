@@ -105,6 +105,11 @@ pub struct Updated<'a> {
 /// When lengths differ.
 pub fn update(of: Updated<'_>, gradient: &[f32], constants: Constants) {
     let len = gradient.len();
+    assert_eq!(
+        [of.weights.len(), of.first.len(), of.second.len()],
+        [len; 3],
+        "lengths"
+    );
     let row = |values| MatrixMut::new(values, 1, len);
     let (weights, first, second) = (row(of.weights), row(of.first), row(of.second));
     parallel::for_each(len.div_ceil(BLOCK), |block| {

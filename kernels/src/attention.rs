@@ -118,35 +118,40 @@ pub fn attention(qkv: &[f32], shape: Shape, y: &mut [f32], lse: &mut [f32]) {
         kv_heads,
         width,
     } = shape;
+    assert!(
+        heads.is_multiple_of(kv_heads),
+        "{heads} heads in groups of {kv_heads}"
+    );
     let qkv = Matrix::new(qkv, shape.tokens(), shape.row());
     let y = MatrixMut::new(y, shape.tokens(), heads * width);
     let lse = MatrixMut::new(lse, sequences * heads, length);
     parallel::for_each(sequences * kv_heads, |unit| {
         let (sequence, kv_head) = (unit / kv_heads, unit % kv_heads);
         let rows = sequence * length..(sequence + 1) * length;
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.prepare();
-            scratch
-                .keys_t
-                .pack(qkv.window(rows.clone(), shape.key(kv_head)).t());
-            scratch
-                .values
-                .pack(qkv.window(rows.clone(), shape.value(kv_head)));
-            let group = heads / kv_heads;
-            for head in kv_head * group..(kv_head + 1) * group {
-                let queries = qkv.window(rows.clone(), shape.query(head));
-                let lse_row = sequence * heads + head;
-                #[expect(unsafe_code, reason = "heads are written by several threads")]
-                // SAFETY: each head of a sequence is written by one of the calls.
-                let (mut y, mut lse) = unsafe {
-                    (
-                        y.window(rows.clone(), shape.query(head)),
-                        lse.window(lse_row..lse_row + 1, 0..length),
-                    )
-                };
-                forward_head(queries, shape, scratch, &mut y, lse.row(0));
-            }
-        });
+        // Taken, not borrowed: while this thread waits for others it may be given another unit.
+        let mut scratch = SCRATCH.take();
+        scratch.prepare();
+        scratch
+            .keys_t
+            .pack(qkv.window(rows.clone(), shape.key(kv_head)).t());
+        scratch
+            .values
+            .pack(qkv.window(rows.clone(), shape.value(kv_head)));
+        let group = heads / kv_heads;
+        for head in kv_head * group..(kv_head + 1) * group {
+            let queries = qkv.window(rows.clone(), shape.query(head));
+            let lse_row = sequence * heads + head;
+            #[expect(unsafe_code, reason = "heads are written by several threads")]
+            // SAFETY: each head of a sequence is written by one of the calls.
+            let (mut y, mut lse) = unsafe {
+                (
+                    y.window(rows.clone(), shape.query(head)),
+                    lse.window(lse_row..lse_row + 1, 0..length),
+                )
+            };
+            forward_head(queries, shape, &mut scratch, &mut y, lse.row(0));
+        }
+        SCRATCH.set(scratch);
     });
 }
 
@@ -262,6 +267,10 @@ pub fn attention_backward(forward: Forward<'_>, shape: Shape, dy: &[f32], dqkv: 
         width,
         ..
     } = shape;
+    assert!(
+        heads.is_multiple_of(kv_heads),
+        "{heads} heads in groups of {kv_heads}"
+    );
     let qkv = Matrix::new(forward.qkv, shape.tokens(), shape.row());
     let (y, dy) = (
         Matrix::new(forward.y, shape.tokens(), heads * width),
@@ -276,38 +285,39 @@ pub fn attention_backward(forward: Forward<'_>, shape: Shape, dy: &[f32], dqkv: 
             qkv.window(rows.clone(), shape.key(kv_head)),
             qkv.window(rows.clone(), shape.value(kv_head)),
         );
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.prepare();
-            scratch.keys_t.pack(keys.t());
-            scratch.keys.pack(keys);
-            scratch.values_t.pack(values.t());
+        // Taken, not borrowed: while this thread waits for others it may be given another unit.
+        let mut scratch = SCRATCH.take();
+        scratch.prepare();
+        scratch.keys_t.pack(keys.t());
+        scratch.keys.pack(keys);
+        scratch.values_t.pack(values.t());
+        #[expect(unsafe_code, reason = "heads are written by several threads")]
+        // SAFETY: each key and value head of a sequence is written by one of the calls.
+        let (mut dk, mut dv) = unsafe {
+            (
+                dqkv.window(rows.clone(), shape.key(kv_head)),
+                dqkv.window(rows.clone(), shape.value(kv_head)),
+            )
+        };
+        for i in 0..length {
+            dk.row(i).fill(0.0);
+            dv.row(i).fill(0.0);
+        }
+        let group = heads / kv_heads;
+        for head in kv_head * group..(kv_head + 1) * group {
+            let columns = shape.query(head);
             #[expect(unsafe_code, reason = "heads are written by several threads")]
-            // SAFETY: each key and value head of a sequence is written by one of the calls.
-            let (mut dk, mut dv) = unsafe {
-                (
-                    dqkv.window(rows.clone(), shape.key(kv_head)),
-                    dqkv.window(rows.clone(), shape.value(kv_head)),
-                )
+            // SAFETY: each query head of a sequence is written by one of the calls.
+            let mut dq = unsafe { dqkv.window(rows.clone(), columns.clone()) };
+            let head = Head {
+                q: qkv.window(rows.clone(), columns.clone()),
+                y: y.window(rows.clone(), columns.clone()),
+                dy: dy.window(rows.clone(), columns),
+                lse: lse.row(sequence * heads + head),
             };
-            for i in 0..length {
-                dk.row(i).fill(0.0);
-                dv.row(i).fill(0.0);
-            }
-            let group = heads / kv_heads;
-            for head in kv_head * group..(kv_head + 1) * group {
-                let columns = shape.query(head);
-                #[expect(unsafe_code, reason = "heads are written by several threads")]
-                // SAFETY: each query head of a sequence is written by one of the calls.
-                let mut dq = unsafe { dqkv.window(rows.clone(), columns.clone()) };
-                let head = Head {
-                    q: qkv.window(rows.clone(), columns.clone()),
-                    y: y.window(rows.clone(), columns.clone()),
-                    dy: dy.window(rows.clone(), columns),
-                    lse: lse.row(sequence * heads + head),
-                };
-                backward_head(head, shape, scratch, &mut dq, &mut dk, &mut dv);
-            }
-        });
+            backward_head(head, shape, &mut scratch, &mut dq, &mut dk, &mut dv);
+        }
+        SCRATCH.set(scratch);
     });
 }
 
@@ -406,6 +416,58 @@ for_each_isa! {
                 *p = exp(*p * scale - lse);
                 *dp = *p * (*dp - pull) * scale;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Products inside of units are divided among threads too, so a thread that waits for a part of one may be given
+    /// another unit.
+    #[test]
+    fn units_that_wait_for_others_do_not_disturb_each_other() {
+        let shape = Shape {
+            sequences: 3,
+            length: 400,
+            heads: 8,
+            kv_heads: 8,
+            width: 8,
+        };
+        let values = |len: usize| {
+            (0..len)
+                .map(|i| ((i * 7919) % 1013) as f32 / 506.0 - 1.0)
+                .collect::<Vec<f32>>()
+        };
+        let qkv = values(shape.tokens() * shape.row());
+        let outputs = shape.tokens() * shape.heads * shape.width;
+        let dy = values(outputs);
+        let both = || {
+            let (mut y, mut lse) = (
+                vec![0.0; outputs],
+                vec![0.0; shape.sequences * shape.heads * shape.length],
+            );
+            attention(&qkv, shape, &mut y, &mut lse);
+            let mut dqkv = vec![0.0; qkv.len()];
+            let forward = Forward {
+                qkv: &qkv,
+                y: &y,
+                lse: &lse,
+            };
+            attention_backward(forward, shape, &dy, &mut dqkv);
+            (y, dqkv)
+        };
+        let on = |threads| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap()
+        };
+        let alone = on(1).install(both);
+        let many = on(6);
+        for _ in 0..30 {
+            assert!(many.install(both) == alone);
         }
     }
 }

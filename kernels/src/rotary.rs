@@ -29,6 +29,7 @@ impl Rotary {
     #[must_use]
     pub fn new(positions: usize, width: usize, theta: f64) -> Self {
         let half = width / 2;
+        assert!(half > 0, "heads of {width}");
         let angle = |p: usize, i: usize| p as f64 * libm::pow(theta, -2.0 * i as f64 / width as f64);
         let table = |f: fn(f64) -> f64| {
             let of = |p| (0..half).map(move |i| f(angle(p, i)) as f32);

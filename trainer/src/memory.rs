@@ -9,14 +9,15 @@ const BASE: u64 = 24 << 20;
 /// Copies of all parameters: weights and two moments.
 const STATE: u64 = 3;
 
-/// Bytes that a rank's process takes at most, as far as they depend on the spec: the state, gradients, activations.
+/// Bytes that a rank's process takes when it is alone, and so has most to do: the state, a snapshot of it for a checkpoint,
+/// gradients, activations. Other members and feeds take some more.
 ///
 /// A rank with all lanes folds them as they come, and so holds one partial sum for each level of the tree over lanes,
 /// the lane that it computes, and the reduced gradient.
 #[must_use]
 pub fn of_rank(spec: &Spec) -> u64 {
     let partials = u64::from(spec.batch.lanes.ilog2()) + 1;
-    BASE + copies(spec, STATE + partials + 1) + activations_of(spec)
+    BASE + copies(spec, 2 * STATE + partials + 1) + activations_of(spec)
 }
 
 /// Bytes that a process takes which trains alone: as a rank, with one gradient.

@@ -13,7 +13,8 @@ use crate::tensors;
 /// A model whose parameters are `f32` variables and whose loss candle can differentiate.
 ///
 /// The loss must be a pure function of parameters and batch, with the same bits whatever the number of threads:
-/// candle's matrix products, elementwise operations and reductions are. Beware of candle's operations that
+/// candle's matrix products, elementwise operations and reductions are, on one kind of processor: the products' blocks depend on
+/// the caches. Beware of candle's operations that
 /// have no backward and do not say so (`softmax_last_dim`, the fused `rms_norm`, `rope`); a parameter that gets
 /// no gradient at all is an error, one that gets a part of it cannot be noticed.
 pub trait Model: Send + Sync {

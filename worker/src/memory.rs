@@ -21,7 +21,7 @@ fn refusal(spec: &Spec, planned: u64, available: u64) -> String {
     let mebibytes = |bytes: u64| bytes >> 20;
     let state = 3 * 4 * spec.model.parameters() as u64;
     format!(
-        "a rank of this job takes {} MiB, {} of them for weights and moments; this machine has {} MiB left. Lower \
+        "a rank of this job takes about {} MiB, {} of them for weights and moments; this machine has {} MiB left. Lower \
          batch.sequences = {}, set memory.recompute = \"block\", choose fewer batch.lanes or a smaller model, or run fewer \
          ranks on this machine",
         mebibytes(planned),
@@ -31,20 +31,41 @@ fn refusal(spec: &Spec, planned: u64, available: u64) -> String {
     )
 }
 
-/// Bytes that can still be had: of the machine, or of this process's control group if that has less. `None` where the
-/// system does not say.
+/// Bytes that can still be had: of the machine, or of this process's control groups (version 2) if one of them has less.
+/// What files occupy in memory counts as free, as the system gives it back. `None` where the system does not say.
 fn available() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
         Some(kibibytes << 10)
     });
-    let number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let group = Path::new("/sys/fs/cgroup");
-    let group = number(&group.join("memory.max"))
-        .zip(number(&group.join("memory.current")))
-        .map(|(most, used)| most.saturating_sub(used));
-    machine.into_iter().chain(group).min()
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let groups = Path::new(own)
+        .ancestors()
+        .filter_map(|group| left_of(&root.join(group)));
+    machine.into_iter().chain(groups).min()
+}
+
+/// What a control group has left, if it has a limit.
+fn left_of(group: &Path) -> Option<u64> {
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
+    let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+    let (most, used) = (number("memory.max")?, number("memory.current")?);
+    let stat = read("memory.stat").unwrap_or_default();
+    let files: u64 = stat
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("inactive_file ")
+                .or_else(|| line.strip_prefix("active_file "))
+        })
+        .filter_map(|bytes| bytes.parse::<u64>().ok())
+        .sum();
+    Some(most.saturating_sub(used.saturating_sub(files)))
 }
 
 #[cfg(test)]

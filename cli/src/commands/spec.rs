@@ -31,7 +31,7 @@ pub(crate) fn validate(args: &ValidateArgs, format: Format) -> anyhow::Result<()
     format.print(&spec, |spec| {
         let tokens = spec.samples_per_step() * spec.batch.sequence_length as u64;
         format!(
-            "# {} is valid: {} parameters, {} tokens a step, {} in all; a rank takes up to {} MiB of memory\n{text}",
+            "# {} is valid: {} parameters, {} tokens a step, {} in all; a rank takes about {} MiB of memory\n{text}",
             args.spec.display(),
             count(spec.model.parameters() as u64),
             count(tokens),

@@ -45,7 +45,7 @@ struct What {
     /// The model.
     #[arg(long, default_value = "tiny", conflicts_with = "spec")]
     preset: String,
-    /// A spec whose [model] and [batch] are used instead.
+    /// A spec whose [model], [memory], batch.sequences and batch.sequence_length are used instead.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
     /// Sequences of a microbatch, when no spec is given.
@@ -111,22 +111,25 @@ struct Found {
 
 impl What {
     fn source(&self, ranks: u32, dataset: &Path) -> anyhow::Result<String> {
+        if !ranks.is_power_of_two() {
+            let message = format!("--ranks {ranks}: must be a power of two, so that all have as much to do");
+            return Err(Failure::Usage(message).into());
+        }
         let (model, length, sequences) = match &self.spec {
             None => (format!("preset = {:?}", self.preset), None, self.sequences),
             Some(path) => {
                 let spec = super::spec::read(path)?;
-                let fields = toml_fields(&spec.model)?;
+                let fields = toml_fields(&spec.model)? + "[memory]\n" + &toml_fields(&spec.memory)?;
                 (fields, Some(spec.batch.sequence_length), spec.batch.sequences)
             }
         };
         let length = length.map_or(String::new(), |length| format!("sequence_length = {length}\n"));
         Ok(format!(
             "[job]\nname = \"bench\"\n[data]\ndataset = {:?}\n[model]\n{model}\n[train]\nsteps = {}\n\
-             [batch]\nmicrobatches = {ranks}\nlanes = {lanes}\nsequences = {sequences}\n{length}\
+             [batch]\nmicrobatches = {ranks}\nlanes = {ranks}\nsequences = {sequences}\n{length}\
              [checkpoint]\nevery = 0\n[elastic]\nmin_workers = {ranks}\nmax_workers = {ranks}\n",
             dataset.display().to_string(),
             self.steps + WARM_UP,
-            lanes = 1 << ranks.trailing_zeros(),
         ))
     }
 
@@ -594,8 +597,15 @@ fn peak_bytes() -> anyhow::Result<u64> {
     Ok(kibibytes.context("find VmHWM in /proc/self/status")? * 1024)
 }
 
+/// Of an even number, the mean of the two in the middle.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = |at: usize| sorted.get(at).copied().unwrap_or(f64::NAN);
+    let half = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) && half > 0 {
+        (middle(half - 1) + middle(half)) / 2.0
+    } else {
+        middle(half)
+    }
 }

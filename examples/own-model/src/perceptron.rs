@@ -50,7 +50,7 @@ impl Model for Perceptron {
             .reshape((sequences, length, width))?;
         // The token itself and those before it; zeros before the first.
         let before = |back: usize| x.narrow(1, 0, length - back)?.pad_with_zeros(1, back, 0);
-        let window = (0..CONTEXT.min(length)).map(before).collect::<Result<Vec<_>>>()?;
+        let window = (0..CONTEXT).map(before).collect::<Result<Vec<_>>>()?;
         let window = Tensor::cat(&window, 2)?.reshape((sequences * length, CONTEXT * width))?;
         let inner = window.matmul(&hidden.t()?)?.broadcast_add(bias)?.tanh()?;
         let logits = inner.matmul(&head.t()?)?;

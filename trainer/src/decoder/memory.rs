@@ -23,8 +23,8 @@ impl Sizes {
     }
 }
 
-/// Bytes of activations for microbatches of `sequences` sequences of `length` tokens, and of what the kernels keep on one
-/// thread.
+/// Bytes of activations for microbatches of `sequences` sequences of `length` tokens, of the rotary tables, and of what
+/// the kernels keep on one thread.
 #[must_use]
 pub fn activations(spec: &ModelSpec, recompute: Recompute, sequences: usize, length: usize) -> u64 {
     let Sizes { hidden, ffn, qkv } = Sizes::new(spec);
@@ -43,7 +43,8 @@ pub fn activations(spec: &ModelSpec, recompute: Recompute, sequences: usize, len
         kv_heads: spec.num_key_value_heads,
         width: hidden / spec.num_attention_heads,
     };
+    let rotary = spec.max_position_embeddings * shape.width;
     let widest = spec.vocab_size.max(2 * ffn).max(qkv);
     let kernels = matmul::scratch(hidden.max(ffn), widest) + shape.scratch() + tokens.div_ceil(64) * hidden;
-    (size_of::<f32>() * (kept + work + logits + kernels)) as u64
+    (size_of::<f32>() * (kept + work + logits + rotary + kernels)) as u64
 }

@@ -32,7 +32,8 @@ use lockstep_trainer::{Device, DeviceName, Network, Schedule, Trainer};
 
 use crate::checkpoints::{Checkpoints, Told};
 use crate::loader::Loader;
-use crate::network::MakeNetwork;
+use crate::memory;
+use crate::network::{MakeNetwork, is_decoder};
 use followers::Followers;
 
 /// What the executor is asked for.
@@ -199,6 +200,9 @@ impl Executor {
             queue,
             on_written,
         } = setup;
+        if is_decoder(network) {
+            memory::check(&spec)?;
+        }
         let folder = spec.data.dataset.clone().ok_or("data.dataset is missing")?;
         let dataset = Dataset::open(&folder).map_err(|error| error.to_string())?;
         let (found, expected) = (dataset.manifest().vocab_size, spec.model.vocab_size);
