@@ -342,6 +342,45 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_works_decides_the_bits_and_one_that_idles_gives_way() {
+        let other: NodeId = "beta".parse().unwrap();
+        let odd = |connection| {
+            let (mut daemon, down) = daemon(connection, 9);
+            daemon.numerics = "odd".to_owned();
+            (daemon, down)
+        };
+        let mut nodes = Nodes::default();
+        let ((first, _down), (second, mut sent_away)) = (daemon(1, 7), odd(2));
+        let running = || vec![(job(), worker(0))];
+        nodes.connect(at(0), &node(), first, running(), |_| true).unwrap();
+        // It idles: it is the one that is refused, both named.
+        let refused = nodes.connect(at(1), &other, second, Vec::new(), |_| true);
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.contains("`beta`") && refused.contains("`alpha`") && refused.contains("odd"),
+            "{refused}"
+        );
+        assert!(sent_away.try_recv().is_err());
+        // It came first to a new leader: the one that works is taken in all the same.
+        let mut nodes = Nodes::default();
+        let ((first, _down), (second, mut sent_away)) = (daemon(1, 7), odd(2));
+        nodes
+            .connect(at(0), &other, second, Vec::new(), |_| true)
+            .unwrap();
+        nodes.connect(at(1), &node(), first, running(), |_| true).unwrap();
+        let closed = mpsc::error::TryRecvError::Disconnected;
+        assert_eq!(sent_away.try_recv().unwrap_err(), closed);
+        // What is gone or silent decides nothing.
+        let mut nodes = Nodes::default();
+        let ((first, down), (second, _sent_away)) = (daemon(1, 7), odd(2));
+        nodes.connect(at(0), &node(), first, running(), |_| true).unwrap();
+        drop(down);
+        nodes
+            .connect(at(1), &other, second, Vec::new(), |_| true)
+            .unwrap();
+    }
+
+    #[test]
     fn a_daemon_may_come_back_at_once_and_another_only_when_it_is_silent() {
         let mut nodes = Nodes::default();
         let (first, _down) = daemon(1, 7);

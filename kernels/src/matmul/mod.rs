@@ -64,10 +64,11 @@ pub fn matmul(a: Matrix<'_>, b: Matrix<'_>, mut c: MatrixMut<'_>, into: Into) {
     PACKED_B.set(packed);
 }
 
-/// The most values that a thread keeps for products of `terms` terms with `cols` columns.
+/// The most values that a thread keeps for layers of up to so many inputs and outputs, forward and backward.
 #[must_use]
-pub fn scratch(terms: usize, cols: usize) -> usize {
-    MC * KC + cols.min(NC).div_ceil(NR) * NR * terms.min(KC)
+pub fn scratch(inputs: usize, outputs: usize) -> usize {
+    let left = if inputs > DIRECT { MC * KC } else { 0 };
+    left + outputs.min(NC).div_ceil(NR) * NR * inputs.min(KC)
 }
 
 /// The right side of several products, packed once.
