@@ -157,9 +157,9 @@ impl Place {
         })
     }
 
-    /// The last step that the run in the folder `out` has committed.
+    /// The last step that the run in the folder `out` has committed; 0 before the first.
     pub(crate) fn last_step(&self, out: &str) -> u64 {
-        let text = self.read(&format!("{out}/metrics.jsonl"));
+        let text = fs::read_to_string(self.path(&format!("{out}/metrics.jsonl"))).unwrap_or_default();
         text.lines().filter_map(step_of).next_back().unwrap_or_default()
     }
 
