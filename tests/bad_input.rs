@@ -259,7 +259,8 @@ fn a_store_that_is_in_use() {
 #[test]
 fn a_coordinator_that_is_not_there() {
     let place = Place::with(&Job::default());
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address of its own: a port that was just free may be another test's in a moment.
+    let free = TcpListener::bind("127.0.0.83:0").unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
     let words = [
