@@ -1,6 +1,7 @@
 //! AdamW with decoupled decay (Loshchilov and Hutter, 2019): the norm that clipping needs, and the update, each one pass.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
@@ -12,7 +13,7 @@ const BLOCK: usize = 1 << 14;
 const LANES: usize = 8;
 
 thread_local! {
-    static PARTIALS: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+    static PARTIALS: RefCell<Vec<AtomicU64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The Euclidean norm, accumulated in f64 in a fixed order.
@@ -21,32 +22,17 @@ pub fn norm(values: &[f32]) -> f64 {
     let blocks = values.len().div_ceil(BLOCK);
     let mut partials = PARTIALS.take();
     partials.clear();
-    partials.resize(blocks, 0.0);
-    {
-        let partials = Slots(partials.as_mut_ptr());
-        parallel::for_each(blocks, |block| {
-            let values = &values[block * BLOCK..((block + 1) * BLOCK).min(values.len())];
-            partials.set(block, sum_of_squares(values));
-        });
-    }
-    let total: f64 = partials.iter().sum();
+    partials.resize_with(blocks, AtomicU64::default);
+    parallel::for_each(blocks, |block| {
+        let values = &values[block * BLOCK..((block + 1) * BLOCK).min(values.len())];
+        partials[block].store(sum_of_squares(values).to_bits(), Ordering::Relaxed);
+    });
+    let total: f64 = partials
+        .iter()
+        .map(|bits| f64::from_bits(bits.load(Ordering::Relaxed)))
+        .sum();
     PARTIALS.set(partials);
     total.sqrt()
-}
-
-/// Places for results, one for each block.
-struct Slots(*mut f64);
-
-#[expect(unsafe_code, reason = "each block has a place of its own")]
-// SAFETY: see `set`.
-unsafe impl Sync for Slots {}
-
-impl Slots {
-    #[expect(unsafe_code, reason = "each block has a place of its own")]
-    fn set(&self, block: usize, value: f64) {
-        // SAFETY: one call for each block, all below the length of the vector that is borrowed for as long.
-        unsafe { *self.0.add(block) = value };
-    }
 }
 
 for_each_isa! {

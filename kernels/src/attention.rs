@@ -1,5 +1,5 @@
 //! Causal attention with grouped queries (Ainslie et al., 2023), tiled, with an online softmax (Dao et al.,
-//! "FlashAttention", 2022): scores exist for [`QUERIES`] × [`KEYS`] at a time.
+//! "FlashAttention", 2022): scores exist for a tile of queries and keys at a time.
 //!
 //! Rows are tokens: all query heads, then all key heads, then all value heads. Sequence and head are computed
 //! alone, tiles in a fixed order.

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 
 use crate::matrix::MatrixMut;
-use crate::parallel;
 
 /// Rows of a parallel piece.
 const ROWS: usize = 64;
@@ -39,25 +38,15 @@ pub fn embed_backward(tokens: &[u32], dx: &[f32], dtable: &mut [f32]) {
         order.last().is_none_or(|last| (last.0 as usize) < vocabulary),
         "tokens below {vocabulary}"
     );
-    {
-        let table = MatrixMut::new(dtable, vocabulary, d);
-        let order = &order;
-        parallel::for_each(vocabulary.div_ceil(ROWS), |block| {
-            let range = block * ROWS..((block + 1) * ROWS).min(vocabulary);
-            let first = order.partition_point(|entry| (entry.0 as usize) < range.start);
-            #[expect(unsafe_code, reason = "rows are written by several threads")]
-            // SAFETY: each block of rows is written by one of the calls.
-            let mut table = unsafe { table.window(range.clone(), 0..d) };
-            for &(token, row) in order[first..]
-                .iter()
-                .take_while(|entry| (entry.0 as usize) < range.end)
-            {
-                let dx = &dx[row as usize * d..][..d];
-                for (sum, dx) in table.row(token as usize - range.start).iter_mut().zip(dx) {
-                    *sum += dx;
-                }
+    MatrixMut::new(dtable, vocabulary, d).for_each_block(ROWS, |range, mut table| {
+        let first = order.partition_point(|entry| (entry.0 as usize) < range.start);
+        let here = order[first..].iter();
+        for &(token, row) in here.take_while(|entry| (entry.0 as usize) < range.end) {
+            let dx = &dx[row as usize * d..][..d];
+            for (sum, dx) in table.row(token as usize - range.start).iter_mut().zip(dx) {
+                *sum += dx;
             }
-        });
-    }
+        }
+    });
     ORDER.set(order);
 }

@@ -6,7 +6,6 @@ use crate::isa::for_each_isa;
 use crate::matmul::{Into, matmul};
 use crate::matrix::{Matrix, MatrixMut};
 use crate::numeric::{exp, max, sum};
-use crate::parallel;
 use crate::scratch::Buffer;
 
 /// The most logits that exist at a time.
@@ -68,23 +67,15 @@ pub fn cross_entropy(
             Into::Fresh,
         );
         let scale = gradients.as_ref().map(|gradients| gradients.scale);
-        {
-            let (logits, losses) = (
-                MatrixMut::new(logits, count, vocabulary),
-                MatrixMut::new(losses, count, 1),
-            );
-            parallel::for_each(count, |i| {
-                #[expect(unsafe_code, reason = "rows are written by several threads")]
-                // SAFETY: each row is written by one of the calls.
-                let (mut row, mut loss) = unsafe {
-                    (
-                        logits.window(i..i + 1, 0..vocabulary),
-                        losses.window(i..i + 1, 0..1),
-                    )
-                };
-                loss.row(0)[0] = row_loss(row.row(0), targets[first + i] as usize, scale);
-            });
-        }
+        let each = MatrixMut::new(losses, count, 1);
+        MatrixMut::new(logits, count, vocabulary).for_each_block_with(
+            (each, 1),
+            1,
+            |rows, mut logits, mut loss| {
+                let target = targets[first + rows.start] as usize;
+                loss.row(0)[0] = row_loss(logits.row(0), target, scale);
+            },
+        );
         total += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
         if let Some(Gradients { dh, dw, .. }) = &mut gradients {
             let dlogits = Matrix::new(logits, count, vocabulary);

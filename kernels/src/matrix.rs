@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::parallel;
+
 /// A matrix that is read: `rows` × `cols`, element (i, j) at `i · row + j · col`, one of the two strides being 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
@@ -145,6 +147,41 @@ impl<'a> MatrixMut<'a> {
             stride: self.stride,
             of: PhantomData,
         }
+    }
+
+    /// Calls `work` with each block of `size` rows, and which they are, on all threads.
+    pub(crate) fn for_each_block(
+        self,
+        size: usize,
+        work: impl Fn(Range<usize>, MatrixMut<'_>) + Send + Sync,
+    ) {
+        let none = MatrixMut::new(&mut [], 0, 0);
+        self.for_each_block_with((none, 0), size, |rows, block, _| work(rows, block));
+    }
+
+    /// The same, with the blocks of another matrix beside them, of so many rows each.
+    pub(crate) fn for_each_block_with(
+        self,
+        (other, other_size): (MatrixMut<'_>, usize),
+        size: usize,
+        work: impl Fn(Range<usize>, MatrixMut<'_>, MatrixMut<'_>) + Send + Sync,
+    ) {
+        parallel::for_each(self.rows.div_ceil(size), |block| {
+            let part = |of: &MatrixMut<'_>, size: usize| {
+                let first = (block * size).min(of.rows);
+                first..(first + size).min(of.rows)
+            };
+            let (rows, others) = (part(&self, size), part(&other, other_size));
+            #[expect(unsafe_code, reason = "blocks are written by several threads")]
+            // SAFETY: both matrices are this call's alone, and blocks do not overlap: each is used once.
+            let (mine, beside) = unsafe {
+                (
+                    self.window(rows.clone(), 0..self.cols),
+                    other.window(others, 0..other.cols),
+                )
+            };
+            work(rows, mine, beside);
+        });
     }
 
     /// A row.

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
 use crate::numeric::dot;
-use crate::parallel;
 use crate::scratch::Buffer;
 
 /// Rows of a block. A weight's gradient is summed block by block, so it decides the bits.
@@ -22,14 +21,8 @@ thread_local! {
 pub fn rms_norm(x: &[f32], w: &[f32], eps: f32, z: &mut [f32]) {
     let d = w.len();
     assert!(x.len() == z.len() && x.len().is_multiple_of(d), "rows of {d}");
-    let rows = x.len() / d;
-    let z = MatrixMut::new(z, rows, d);
-    parallel::for_each(rows.div_ceil(ROWS), |block| {
-        let range = block * ROWS..((block + 1) * ROWS).min(rows);
-        #[expect(unsafe_code, reason = "rows are written by several threads")]
-        // SAFETY: each block of rows is written by one of the calls.
-        let mut z = unsafe { z.window(range.clone(), 0..d) };
-        forward_rows(&x[range.start * d..range.end * d], w, eps, &mut z);
+    MatrixMut::new(z, x.len() / d, d).for_each_block(ROWS, |rows, mut z| {
+        forward_rows(&x[rows.start * d..rows.end * d], w, eps, &mut z);
     });
 }
 
@@ -67,21 +60,11 @@ pub fn rms_norm_backward(x: &[f32], w: &[f32], eps: f32, dz: &[f32], dx: &mut [f
     let mut partials = PARTIALS.take();
     partials.grow(blocks * d);
     partials[..blocks * d].fill(0.0);
-    {
-        let (dx, partials) = (
-            MatrixMut::new(dx, rows, d),
-            MatrixMut::new(&mut partials, blocks, d),
-        );
-        parallel::for_each(blocks, |block| {
-            let range = block * ROWS..((block + 1) * ROWS).min(rows);
-            let flat = range.start * d..range.end * d;
-            #[expect(unsafe_code, reason = "rows are written by several threads")]
-            // SAFETY: each block of rows, and its partial sum, is written by one of the calls.
-            let (mut dx, mut dw) =
-                unsafe { (dx.window(range, 0..d), partials.window(block..block + 1, 0..d)) };
-            backward_rows(&x[flat.clone()], w, eps, &dz[flat], &mut dx, dw.row(0));
-        });
-    }
+    let sums = MatrixMut::new(&mut partials, blocks, d);
+    MatrixMut::new(dx, rows, d).for_each_block_with((sums, 1), ROWS, |rows, mut dx, mut dw| {
+        let flat = rows.start * d..rows.end * d;
+        backward_rows(&x[flat.clone()], w, eps, &dz[flat], &mut dx, dw.row(0));
+    });
     for partial in partials.chunks_exact(d).take(blocks) {
         for (sum, x) in dw.iter_mut().zip(partial) {
             *sum += x;

@@ -2,7 +2,6 @@
 
 use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
-use crate::parallel;
 
 /// Rows of a parallel piece.
 const ROWS: usize = 32;
@@ -63,22 +62,12 @@ impl Rotary {
             2 * heads * self.half <= x.cols() && length * self.half <= self.cos.len(),
             "{heads} heads, {length} positions"
         );
-        let (rows, cols) = (x.rows(), x.cols());
         let sign = if turn == Turn::Forth { 1.0 } else { -1.0 };
-        let x = &*x;
-        parallel::for_each(rows.div_ceil(ROWS), |block| {
-            let range = block * ROWS..((block + 1) * ROWS).min(rows);
-            #[expect(unsafe_code, reason = "rows are written by several threads")]
-            // SAFETY: each block of rows is written by one of the calls.
-            let mut x = unsafe { x.window(range.clone(), 0..cols) };
-            for (row, i) in range.enumerate() {
+        x.reborrow().for_each_block(ROWS, |rows, mut x| {
+            for (row, i) in rows.enumerate() {
                 let at = (i % length) * self.half..(i % length + 1) * self.half;
-                turn_row(
-                    &mut x.row(row)[..2 * heads * self.half],
-                    &self.cos[at.clone()],
-                    &self.sin[at],
-                    sign,
-                );
+                let heads = &mut x.row(row)[..2 * heads * self.half];
+                turn_row(heads, &self.cos[at.clone()], &self.sin[at], sign);
             }
         });
     }

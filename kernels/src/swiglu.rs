@@ -3,7 +3,6 @@
 use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
 use crate::numeric::sigmoid;
-use crate::parallel;
 
 /// Rows of a parallel piece.
 const ROWS: usize = 32;
@@ -18,13 +17,8 @@ pub fn swiglu(gate_up: &[f32], width: usize, a: &mut [f32]) {
         a.len() == rows * width && gate_up.len() == 2 * a.len(),
         "rows of {width}"
     );
-    let a = MatrixMut::new(a, rows, width);
-    parallel::for_each(rows.div_ceil(ROWS), |block| {
-        let range = block * ROWS..((block + 1) * ROWS).min(rows);
-        #[expect(unsafe_code, reason = "rows are written by several threads")]
-        // SAFETY: each block of rows is written by one of the calls.
-        let mut a = unsafe { a.window(range.clone(), 0..width) };
-        forward(&gate_up[2 * width * range.start..2 * width * range.end], &mut a);
+    MatrixMut::new(a, rows, width).for_each_block(ROWS, |rows, mut a| {
+        forward(&gate_up[2 * width * rows.start..2 * width * rows.end], &mut a);
     });
 }
 
@@ -51,22 +45,14 @@ pub fn swiglu_backward(gate_up: &mut [f32], width: usize, da: &mut [f32]) {
         da.len() == rows * width && gate_up.len() == 2 * da.len(),
         "rows of {width}"
     );
-    let (gate_up, da) = (
-        MatrixMut::new(gate_up, rows, 2 * width),
-        MatrixMut::new(da, rows, width),
+    let da = MatrixMut::new(da, rows, width);
+    MatrixMut::new(gate_up, rows, 2 * width).for_each_block_with(
+        (da, ROWS),
+        ROWS,
+        |_, mut gate_up, mut da| {
+            backward(&mut gate_up, &mut da);
+        },
     );
-    parallel::for_each(rows.div_ceil(ROWS), |block| {
-        let range = block * ROWS..((block + 1) * ROWS).min(rows);
-        #[expect(unsafe_code, reason = "rows are written by several threads")]
-        // SAFETY: each block of rows is written by one of the calls.
-        let (mut gate_up, mut da) = unsafe {
-            (
-                gate_up.window(range.clone(), 0..2 * width),
-                da.window(range, 0..width),
-            )
-        };
-        backward(&mut gate_up, &mut da);
-    });
 }
 
 fn backward(gate_up: &mut MatrixMut<'_>, da: &mut MatrixMut<'_>) {

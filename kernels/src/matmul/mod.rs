@@ -13,7 +13,6 @@ use std::ops::Range;
 
 use crate::isa::Isa;
 use crate::matrix::{Matrix, MatrixMut};
-use crate::parallel;
 use crate::scratch::Buffer;
 use pack::{pack_a, pack_b, pack_b_into};
 use tile::{MR, NR, Order, Tile};
@@ -127,11 +126,7 @@ impl Packed {
 /// `c (+)= a[.., terms] · b`, where `b` is packed in panels of `packed` terms, of which the first are used.
 fn multiply(a: Matrix<'_>, terms: Range<usize>, b: &[f32], packed: usize, c: MatrixMut<'_>, add: bool) {
     let (kernel, cols) = (kernel(), c.cols());
-    parallel::for_each(a.rows.div_ceil(MC), |block| {
-        let rows = block * MC..((block + 1) * MC).min(a.rows);
-        #[expect(unsafe_code, reason = "rows are written by several threads")]
-        // SAFETY: each block of rows is written by one of the calls.
-        let c = unsafe { c.window(rows.clone(), 0..cols) };
+    c.for_each_block(MC, |rows, c| {
         let depth = terms.len();
         if a.col == 1 || cols <= DIRECT {
             let (order, row) = match a.col {
