@@ -228,6 +228,18 @@ fn options_that_make_no_sense() {
     ] {
         refused(&place, &format!("run small.toml --out out {options}"), 2, &words);
     }
+    refused(
+        &place,
+        "bench step --ranks 3",
+        2,
+        &["--ranks 3: must be a power of two"],
+    );
+    refused(
+        &place,
+        "bench step --ranks 2 --against autograd",
+        2,
+        &["--against autograd", "leave --ranks out"],
+    );
     refused(&place, "run", 2, &["<SPEC>"]);
     refused(&place, "trian", 2, &["unrecognized subcommand 'trian'"]);
 }

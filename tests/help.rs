@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 32] = [
+const VERBS: [(&str, &[&str]); 36] = [
     (
         "demo",
         &[
@@ -108,6 +108,13 @@ const VERBS: [(&str, &[&str]); 32] = [
         ],
     ),
     ("bench", &["Measure speed and recovery on this machine"]),
+    ("bench step", &["in turn with a peer's", "--against", "--ranks"]),
+    ("bench scaling", &["Weak scaling", "--ranks"]),
+    ("bench memory", &["peak memory", "--against"]),
+    (
+        "bench allreduce",
+        &["between rank processes", "--sizes", "--transport"],
+    ),
     ("bench chaos", &["the chaos matrix", "--subset", "--cell"]),
     ("bench soak", &["many random faults", "--faults", "--seed"]),
     ("bench faults", &["Measure recovery", "not run here", "--kills"]),

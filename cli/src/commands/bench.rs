@@ -146,13 +146,7 @@ async fn measure(args: &OverheadArgs, folder: &Path) -> anyhow::Result<Overhead>
         None => {
             let path = folder.join("dataset");
             let vocabulary = Spec::parse(&source(&path))?.model.vocab_size;
-            let corpus = lockstep_data::Corpus::CargoRegistry(None);
-            let options = lockstep_data::BuildOptions::new(corpus, &path, vocabulary);
-            let options = lockstep_data::BuildOptions {
-                max_bytes: Some(4_000_000),
-                ..options
-            };
-            super::data::build(&options, Format::Json)?;
+            speed::build_dataset(&path, vocabulary)?;
             path
         }
     };

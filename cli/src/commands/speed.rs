@@ -1,21 +1,20 @@
 //! `bench step`, `scaling` and `memory`: what training takes, beside what a peer takes in the same run.
 
+mod alone;
+mod processes;
+
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Instant;
 
-use anyhow::Context as _;
-use lockstep_engine::random::Stream;
 use lockstep_engine::spec::Spec;
-use lockstep_trainer::{Batch, DType, Decoder, DeviceName, Llama, Network, Schedule, Trainer, memory};
+use lockstep_trainer::memory;
 
-use super::run::{Job, JobOptions, finished, locally};
 use crate::failure::Failure;
 use crate::output::{Format, table};
-use crate::progress::Progress;
+use processes::Bench;
 
-/// The peer's step.
-const TORCH: &str = include_str!("../../../benches/peers/step.py");
+pub(crate) use alone::{LoopArgs, products, train_loop};
+pub(super) use processes::build_dataset;
+
 /// Steps that do not count.
 const WARM_UP: u64 = 2;
 
@@ -99,14 +98,6 @@ pub(crate) struct MemoryArgs {
     /// The Python that has PyTorch.
     #[arg(long, value_name = "PATH", env = "LOCKSTEP_PYTHON", default_value = "python3")]
     python: PathBuf,
-}
-
-/// What one process found.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-struct Found {
-    step_ms: f64,
-    tokens_per_second: f64,
-    peak_bytes: u64,
 }
 
 impl What {
@@ -379,222 +370,6 @@ pub(crate) async fn memory_of(args: MemoryArgs, format: Format) -> anyhow::Resul
         }
         table([memory.model.as_str(), "peak"], rows)
     })
-}
-
-/// The processes that are measured.
-struct Bench<'a> {
-    what: &'a What,
-    folder: &'a Path,
-    python: Option<&'a Path>,
-    program: PathBuf,
-}
-
-impl<'a> Bench<'a> {
-    async fn new(what: &'a What, folder: &'a Path, python: Option<&'a Path>) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("find this program")?;
-        std::fs::write(folder.join("step.py"), TORCH)
-            .map_err(Failure::storage(format!("write {}", folder.display())))?;
-        Ok(Self {
-            what,
-            folder,
-            python,
-            program,
-        })
-    }
-
-    /// A process that trains, and the best that its products reach if that is asked for.
-    async fn process(&self, path: &str, with_peak: bool) -> anyhow::Result<(Found, Option<f64>)> {
-        let spec = self.folder.join("process.toml");
-        std::fs::write(&spec, self.what.source(1, Path::new("no-data"))?)
-            .map_err(Failure::storage(format!("write {}", spec.display())))?;
-        let mut command = tokio::process::Command::new(&self.program);
-        command
-            .args(["bench", "train-loop", "--path", path])
-            .arg(&spec)
-            .env("RAYON_NUM_THREADS", "1")
-            .env("CANDLE_NUM_THREADS", "1");
-        let found = answer(command, "the loop").await?;
-        let peak = if with_peak {
-            let mut command = tokio::process::Command::new(&self.program);
-            command
-                .args(["bench", "products"])
-                .arg(&spec)
-                .env("RAYON_NUM_THREADS", "1");
-            Some(answer::<f64>(command, "the products").await?)
-        } else {
-            None
-        };
-        Ok((found, peak))
-    }
-
-    /// A whole job, with one thread a rank.
-    async fn job(&self, ranks: u32) -> anyhow::Result<(Found, Option<f64>)> {
-        let dataset = self.dataset()?;
-        let spec_file = self.folder.join(format!("job-{ranks}.toml"));
-        let source = self.what.source(ranks, &dataset)?;
-        std::fs::write(&spec_file, &source)
-            .map_err(Failure::storage(format!("write {}", spec_file.display())))?;
-        let out = self.folder.join("job");
-        let options = JobOptions {
-            spec: spec_file,
-            out: Some(out.clone()),
-            resume: false,
-            kill: Vec::new(),
-        };
-        let prepared = Job::read(&options)?.prepare(Format::Json)?;
-        let summary = finished(&locally(&prepared, ranks, Some(1), Progress::quiet()).await?)?;
-        std::fs::remove_dir_all(&out).ok();
-        let spec = Spec::parse(&source)?;
-        let tokens = (spec.samples_per_step() * spec.batch.sequence_length as u64) as f64;
-        let step_ms = summary.step_ms_median;
-        Ok((
-            Found {
-                step_ms,
-                tokens_per_second: tokens / step_ms * 1e3,
-                peak_bytes: 0,
-            },
-            None,
-        ))
-    }
-
-    fn dataset(&self) -> anyhow::Result<PathBuf> {
-        if let Some(dataset) = &self.what.dataset {
-            return super::jobs::absolute(dataset);
-        }
-        let path = self.folder.join("dataset");
-        if !path.exists() {
-            let vocabulary = self.what.parse(1)?.model.vocab_size;
-            let corpus = lockstep_data::Corpus::CargoRegistry(None);
-            let options = lockstep_data::BuildOptions::new(corpus, &path, vocabulary);
-            let options = lockstep_data::BuildOptions {
-                max_bytes: Some(4_000_000),
-                ..options
-            };
-            super::data::build(&options, Format::Json)?;
-        }
-        Ok(path)
-    }
-
-    async fn torch(&self, ranks: u32, compile: bool) -> anyhow::Result<Found> {
-        let spec = self.what.parse(ranks)?;
-        let (model, batch) = (&spec.model, &spec.batch);
-        if model.tie_word_embeddings {
-            return Err(Failure::Usage(
-                "--against torch: the peer's head is not tied; set model.tie_word_embeddings = false"
-                    .to_owned(),
-            )
-            .into());
-        }
-        let plan = serde_json::json!({
-            "vocab": model.vocab_size, "width": model.hidden_size, "layers": model.num_hidden_layers,
-            "heads": model.num_attention_heads, "kv_heads": model.num_key_value_heads, "ffn": model.intermediate_size,
-            "length": batch.sequence_length, "sequences": batch.sequences,
-            "steps": self.what.steps, "threads": 1, "compile": compile,
-        });
-        let python = self.python.unwrap_or(Path::new("python3"));
-        let mut command = tokio::process::Command::new(python);
-        if ranks > 1 {
-            command.args([
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc-per-node",
-                &ranks.to_string(),
-            ]);
-        }
-        command
-            .arg(self.folder.join("step.py"))
-            .arg(plan.to_string())
-            .env("OMP_NUM_THREADS", "1");
-        answer(command, "PyTorch").await
-    }
-}
-
-/// The last line of what a process prints, as JSON.
-async fn answer<T: serde::de::DeserializeOwned>(
-    mut command: tokio::process::Command,
-    who: &str,
-) -> anyhow::Result<T> {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let output = output.with_context(|| format!("start {who}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    match said.lines().next_back().map(serde_json::from_str) {
-        Some(Ok(found)) if output.status.success() => Ok(found),
-        _ => {
-            let log = String::from_utf8_lossy(&output.stderr);
-            let last: Vec<&str> = log.trim().lines().rev().take(3).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
-            Err(Failure::Job(format!("{who} failed ({}): {}", output.status, last.join("; "))).into())
-        }
-    }
-}
-
-/// The hidden verb behind one measurement of [`step`].
-#[derive(Debug, clap::Args)]
-pub(crate) struct LoopArgs {
-    spec: PathBuf,
-    #[arg(long)]
-    path: String,
-}
-
-/// Trains on random tokens and does nothing else.
-pub(crate) fn train_loop(args: &LoopArgs) -> anyhow::Result<()> {
-    let spec = super::spec::read(&args.spec)?;
-    let device = DeviceName::Cpu.open()?;
-    let (seed, recompute) = (spec.train.seed, spec.memory.recompute);
-    let network: Box<dyn Network> = match args.path.as_str() {
-        "autograd" => Box::new(Llama::new(&spec.model, seed, DType::F32, &device)?),
-        "generic" => Box::new(Decoder::generic(&spec.model, seed, recompute, &device)?),
-        _ => Box::new(Decoder::new(&spec.model, seed, recompute, &device)?),
-    };
-    let mut trainer = Trainer::new(network, &spec.optim, Schedule::of(&spec))?;
-    let mut gradient = trainer.layout().zeros();
-    let sequences = spec.batch.sequences as usize;
-    let tokens = sequences * spec.batch.sequence_length;
-    let mut times = Vec::new();
-    for step in 0..spec.train.steps {
-        let stream = Stream::new(step, 0);
-        let draw = |i| (stream.uniform(i) * spec.model.vocab_size as f64) as u32;
-        let drawn: Vec<u32> = (0..(tokens + sequences) as u64).map(draw).collect();
-        let batch = Batch::new(&drawn, sequences, &device)?;
-        let started = Instant::now();
-        gradient.fill(0.0);
-        trainer.accumulate(&batch, &mut gradient)?;
-        trainer.apply(&gradient, 1.0)?;
-        if step >= WARM_UP {
-            times.push(started.elapsed().as_secs_f64());
-        }
-    }
-    let step = median(&times);
-    let found = Found {
-        step_ms: step * 1e3,
-        tokens_per_second: tokens as f64 / step,
-        peak_bytes: peak_bytes()?,
-    };
-    println!("{}", serde_json::to_string(&found)?);
-    Ok(())
-}
-
-/// The hidden verb that measures products alone: the most GFLOP/s over those of a step.
-pub(crate) fn products(spec: &Path) -> anyhow::Result<()> {
-    let spec = super::spec::read(spec)?;
-    println!(
-        "{}",
-        lockstep_trainer::decoder::peak_gflops(
-            &spec.model,
-            spec.batch.sequences as usize * spec.batch.sequence_length
-        )
-    );
-    Ok(())
-}
-
-/// The most memory that this process ever had resident.
-fn peak_bytes() -> anyhow::Result<u64> {
-    let status =
-        std::fs::read_to_string("/proc/self/status").map_err(Failure::storage("read /proc/self/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kibibytes.context("find VmHWM in /proc/self/status")? * 1024)
 }
 
 /// Of an even number, the mean of the two in the middle.

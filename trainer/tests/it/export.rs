@@ -6,7 +6,8 @@ use std::path::Path;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama as theirs;
-use lockstep_trainer::{Export, Generator, Llama, Trainer, TrainerError};
+use lockstep_engine::spec::Recompute;
+use lockstep_trainer::{Batch, Decoder, Export, Flat, Generator, Llama, Network, Trainer, TrainerError};
 
 use crate::common::{byte_spec, constant, optim, trained, write_tokenizer};
 
@@ -25,8 +26,10 @@ fn export(dir: &Path, trainer: &Trainer<Llama>) -> std::path::PathBuf {
     place
 }
 
+const SEQUENCE: [u32; 9] = [5, 200, 3, 3, 77, 256, 0, 9, 42];
+
 #[test]
-fn candle_transformers_gives_the_same_logits() {
+fn candle_transformers_gives_the_same_logits_and_losses() {
     for (heads, kv_heads, tied) in [(4, 2, false), (4, 4, false), (4, 1, true), (2, 2, true)] {
         let dir = tempfile::tempdir().unwrap();
         let trainer = trained(&byte_spec(heads, kv_heads, tied), 4);
@@ -43,11 +46,12 @@ fn candle_transformers_gives_the_same_logits() {
         let weights = VarBuilder::from_buffered_safetensors(tensors, DType::F32, &Device::Cpu).unwrap();
         let model = theirs::Llama::load(weights, &config).unwrap();
 
-        let tokens = Tensor::new(&[5u32, 200, 3, 3, 77, 256, 0, 9], &Device::Cpu)
+        let tokens = Tensor::new(&SEQUENCE[..8], &Device::Cpu)
             .unwrap()
             .unsqueeze(0)
             .unwrap();
         let ours = trainer.model().logits(&tokens).unwrap();
+        let mut surprise = 0.0;
         for length in 1..=8 {
             let mut cache = theirs::Cache::new(false, DType::F32, &config, &Device::Cpu).unwrap();
             let part = tokens.narrow(1, 0, length).unwrap();
@@ -66,7 +70,22 @@ fn candle_transformers_gives_the_same_logits() {
                 .zip(&theirs)
                 .fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(worst < 1e-4, "{heads} {kv_heads} {tied}: {worst}");
+            let total: f64 = theirs.iter().map(|&x| f64::from(x).exp()).sum();
+            surprise += total.ln() - f64::from(theirs[SEQUENCE[length] as usize]);
         }
+        // The decoder's forward tells losses only.
+        let spec = trainer.model().spec();
+        let decoder = Decoder::new(spec, 0, Recompute::None, &Device::Cpu).unwrap();
+        let flat = Flat {
+            layout: trainer.layout(),
+            weights: &trainer.state().weights,
+        };
+        let batch = Batch::new(&SEQUENCE, 1, &Device::Cpu).unwrap();
+        let nll = decoder.nll(flat, &batch).unwrap();
+        assert!(
+            (nll - surprise).abs() < 1e-4 * surprise,
+            "{heads} {kv_heads} {tied}: {nll}, {surprise}"
+        );
     }
 }
 
