@@ -11,63 +11,51 @@ use crate::call::{Call, Place};
 use crate::endpoint::Endpoint;
 use crate::error::CollectiveError;
 use crate::local::{Local, Rounds};
-use crate::mailbox::Topic;
+use crate::mailbox::{Topic, Turn};
 use crate::operation::Operation;
-use crate::partials::Partials;
+use crate::partials::{Held, Partials};
 use crate::reduction::{Outbox, Reduction};
 use crate::state::Shared;
 
 impl Endpoint {
-    /// Adds the partials of all members up by the fixed tree over lanes, into `out` of every member: the same
+    /// Adds what all members hold of a bucket up by the fixed tree over lanes, into `out` of every member: the same
     /// bits everywhere, whatever the group and the assignment, as if one thread had walked the tree. (Not a
     /// number is an exception: which of its payloads comes out is up to the processor.)
     ///
-    /// Every member passes the same `step`, `buckets` and `assignment`, and its own `partials`, which must be at
-    /// exactly `assignment.nodes_of(rank)`. Values of `out` outside the buckets are left alone. In an epoch,
-    /// steps only go up, and each is reduced once. On success nobody reads the partials' buffers any more (unless
-    /// this member had all lanes: what it has left to send are the partials themselves).
+    /// Every member passes the same `step`, `bucket` and `assignment`, and what it holds itself, which must be at
+    /// exactly `assignment.nodes_of(rank)`. In an epoch steps only go up, and in a step the numbers of buckets; each is
+    /// reduced once. On success nobody reads what is held any more (unless this member had all lanes: what it has left
+    /// to send are the partials themselves).
     ///
-    /// Each member adds up a near-equal share of every bucket, its chunk, and sends it to all others:
+    /// Each member adds up a near-equal share of the bucket, its chunk, and sends it to all others:
     /// reduce-scatter and all-gather in one, in pieces that overlap sending, adding and receiving. In the
-    /// aligned case a member sends and receives `2(n-1)/n` of the gradient, which is the least possible.
+    /// aligned case a member sends and receives `2(n-1)/n` of the bucket, which is the least possible.
     ///
     /// # Errors
     /// [`CollectiveError::Superseded`] and [`CollectiveError::PeerLost`] at once, whatever it was waiting for;
-    /// the partials are unharmed and `out` is to be thrown away. [`CollectiveError::TimedOut`] when nothing has
+    /// what is held is unharmed and `out` is to be thrown away. [`CollectiveError::TimedOut`] when nothing has
     /// come for longer than [`timeout`](crate::Options::timeout). Others when arguments do not fit together,
     /// or not with those of another member.
-    pub fn all_reduce(
+    pub fn reduce(
         &self,
-        step: Step,
-        buckets: &[Range<usize>],
+        (step, bucket): (Step, u32),
         assignment: &Assignment,
-        partials: &Partials,
+        held: &Held,
         out: &mut [f32],
     ) -> Result<(), CollectiveError> {
         let shared = self.shared();
+        let turn = Turn { step, bucket };
         let mut operation = Operation::begin(shared)?;
-        let (epoch, rank, members) = (
-            operation.roster().epoch,
-            operation.roster().rank,
-            operation.roster().size(),
-        );
-        if out.len() != partials.len() {
-            let problem = format!("{} values where a gradient has {}", out.len(), partials.len());
-            return Err(CollectiveError::Argument {
-                argument: "out",
-                problem,
-            });
-        }
         let place = Place {
             job: shared.job,
-            epoch,
-            step,
-            rank,
-            members,
+            epoch: operation.roster().epoch,
+            turn,
+            rank: operation.roster().rank,
+            members: operation.roster().size(),
         };
-        let call = Call::new(place, buckets, assignment, partials)?;
+        let call = Call::new(place, assignment, held, out)?;
         let way = operation.way(place)?;
-        operation.claim(step)?;
+        operation.claim(turn)?;
         match way {
             Way::Broken(error) => Err(error),
             Way::Tcp => over_links(shared, operation, call, out),
@@ -86,6 +74,33 @@ impl Endpoint {
             }
         }
     }
+
+    /// [Reduces](Self::reduce) ranges of the gradient, bucket after bucket: `out` is as long as a gradient, and its
+    /// values outside the buckets are left alone.
+    ///
+    /// # Errors
+    /// Those of [`Self::reduce`], and [`CollectiveError::Argument`] for a bucket that is no part of the gradient.
+    pub fn all_reduce(
+        &self,
+        step: Step,
+        buckets: &[Range<usize>],
+        assignment: &Assignment,
+        partials: &Partials,
+        out: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        let wrong = |argument, problem| CollectiveError::Argument { argument, problem };
+        if out.len() != partials.len() {
+            let problem = format!("{} values where a gradient has {}", out.len(), partials.len());
+            return Err(wrong("out", problem));
+        }
+        let hold = |range: &Range<usize>| partials.held(range.clone());
+        let held = buckets.iter().map(hold).collect::<Result<Vec<_>, _>>();
+        let held = held.map_err(|error| wrong("buckets", error.to_string()))?;
+        for (bucket, (range, held)) in (0u32..).zip(buckets.iter().zip(&held)) {
+            self.reduce((step, bucket), assignment, held, &mut out[range.clone()])?;
+        }
+        Ok(())
+    }
 }
 
 /// Reduces with frames.
@@ -96,12 +111,12 @@ fn over_links(
     out: &mut [f32],
 ) -> Result<(), CollectiveError> {
     let Place {
-        epoch, step, members, ..
+        epoch, turn, members, ..
     } = call.place;
     let mut reduction = Reduction::new(call, &shared.pool);
     let mut outbox = Outbox::new(members as usize);
     reduction.start(out, &mut outbox);
-    let topic = Topic::reduction(epoch, step);
+    let topic = Topic::reduction(epoch, turn);
     let mut batch = Vec::new();
     while reduction.missing() > 0 || !outbox.is_empty() {
         let awaited = || reduction.awaited().collect();
@@ -114,6 +129,6 @@ fn over_links(
             reduction.accept(from, &frame.header, frame.payload, out, &mut outbox)?;
         }
     }
-    operation.settle(|link| link.holds_partial_of(epoch, step));
+    operation.settle(|link| link.holds_partial_of(epoch, turn));
     Ok(())
 }

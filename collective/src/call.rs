@@ -1,12 +1,11 @@
 //! One all-reduce as its caller asked for it, with arguments that fit together.
 
-use std::ops::Range;
-
 use lockstep_engine::geometry::{Assignment, Node};
-use lockstep_engine::ids::{Epoch, Rank, Step};
+use lockstep_engine::ids::{Epoch, Rank};
 
 use crate::error::CollectiveError;
-use crate::partials::Partials;
+use crate::mailbox::Turn;
+use crate::partials::Held;
 
 /// Which reduction this is, and whose part in it is played.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +14,8 @@ pub(crate) struct Place {
     pub(crate) job: u64,
     /// The epoch.
     pub(crate) epoch: Epoch,
-    /// The step.
-    pub(crate) step: Step,
+    /// The step, and the bucket in it.
+    pub(crate) turn: Turn,
     /// This member.
     pub(crate) rank: Rank,
     /// Number of members.
@@ -28,30 +27,28 @@ pub(crate) struct Place {
 pub(crate) struct Call<'a> {
     /// Which reduction it is.
     pub(crate) place: Place,
-    /// The parts of the gradient that are reduced.
-    pub(crate) buckets: &'a [Range<usize>],
     /// The node of the sum.
     pub(crate) root: Node,
     /// The nodes that each member holds, by rank.
     pub(crate) nodes: Vec<Vec<Node>>,
     /// What this member holds.
-    pub(crate) partials: &'a Partials,
+    pub(crate) held: &'a Held,
 }
 
 impl<'a> Call<'a> {
-    /// Checks that everything fits together: see [`crate::Endpoint::all_reduce`] for what must.
+    /// Checks that everything fits together: see [`crate::Endpoint::reduce`] for what must.
     pub(crate) fn new(
         place: Place,
-        buckets: &'a [Range<usize>],
         assignment: &Assignment,
-        partials: &'a Partials,
+        held: &'a Held,
+        out: &[f32],
     ) -> Result<Self, CollectiveError> {
         let wrong = |argument, problem| Err(CollectiveError::Argument { argument, problem });
         let lanes = assignment.owners().len() as u32;
-        if !lanes.is_power_of_two() || lanes != partials.lanes() {
+        if !lanes.is_power_of_two() || lanes != held.lanes() {
             let problem = format!(
                 "{lanes} lanes where the partials have {}, a power of two",
-                partials.lanes()
+                held.lanes()
             );
             return wrong("assignment", problem);
         }
@@ -61,30 +58,26 @@ impl<'a> Call<'a> {
                 format!("lanes of rank {owner} in a group of {}", place.members),
             );
         }
-        let len = partials.len();
-        if let Some(bucket) = buckets
-            .iter()
-            .find(|bucket| bucket.start > bucket.end || bucket.end > len)
-        {
-            return wrong(
-                "buckets",
-                format!("{bucket:?} is no part of a gradient of {len} values"),
-            );
+        if out.len() != held.len() {
+            let problem = format!("{} values where the bucket has {}", out.len(), held.len());
+            return wrong("out", problem);
         }
         let nodes: Vec<Vec<Node>> = (0..place.members)
             .map(|rank| assignment.nodes_of(Rank(rank)))
             .collect();
-        let held: Vec<Node> = partials.nodes().collect();
-        if held != nodes[place.rank.index()] {
+        let found: Vec<Node> = held.values().iter().map(|(node, _)| *node).collect();
+        if found != nodes[place.rank.index()] {
             let expected = nodes[place.rank.index()].clone();
-            return Err(CollectiveError::WrongPartials { held, expected });
+            return Err(CollectiveError::WrongPartials {
+                held: found,
+                expected,
+            });
         }
         Ok(Self {
             place,
-            buckets,
             root: Node::root(lanes),
             nodes,
-            partials,
+            held,
         })
     }
 }

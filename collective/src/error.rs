@@ -67,13 +67,15 @@ pub enum CollectiveError {
     },
     /// The operation was run before in this epoch; frames of the two could be taken for each other.
     #[error(
-        "step {step} of epoch {epoch} was reduced before, or a later one was: enter a new epoch to run it again"
+        "bucket {bucket} of step {step} of epoch {epoch} was reduced before, or a later one was: enter a new epoch to run it again"
     )]
     AlreadyRun {
         /// The epoch of the operation.
         epoch: Epoch,
         /// The step given.
         step: Step,
+        /// The bucket given.
+        bucket: u32,
     },
     /// The partials are not those of the assignment.
     #[error(

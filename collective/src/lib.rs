@@ -51,8 +51,8 @@
 //! | [`limits`] | the bounds below |
 //! | `fold` | the one addition and the fixed tree |
 //! | `pool` | buffers that come back |
-//! | `plan` | how buckets are cut in chunks and pieces |
-//! | `reduction` | one all-reduce as a pure machine: frames in, frames out |
+//! | `plan` | how a bucket is cut in chunks and pieces |
+//! | `reduction` | one reduction as a pure machine: frames in, frames out |
 //! | `all_reduce` | the operation: which way it goes, and the machine driven over the links |
 //! | `call` | what is asked of an all-reduce, with arguments that fit together |
 //! | `agreement` | how members agree on the way: shared memory, or the links |
@@ -126,7 +126,7 @@ pub use endpoint::{Endpoint, Group, Handle, Options, Peer, Transport};
 pub use error::{CollectiveError, LossReason, PeerLost};
 pub use feed::{Feed, FollowRequest, Start};
 pub use following::{FollowOptions, Following};
-pub use partials::{Partials, PartialsError};
+pub use partials::{Held, Partials, PartialsError};
 pub use state::Stats;
 
 // Payloads go from memory to the wire as they are.

@@ -20,7 +20,7 @@ use crate::call::Call;
 use crate::error::CollectiveError;
 use crate::neighbours::Neighbours;
 use crate::operation::Operation;
-use crate::plan::Plan;
+use crate::plan;
 use crate::slots::{BLOCK, DEPTH, Reader, Slot, Slots};
 use crate::state::Traffic;
 use crate::walk::{Leaf, Levels, Walk};
@@ -35,8 +35,6 @@ const LARGE: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Rounds {
     walk: Walk,
-    /// Its buckets, those that touch put together.
-    ranges: Vec<Range<usize>>,
     /// Values of a piece, at most.
     piece: usize,
     is_small: bool,
@@ -46,14 +44,11 @@ impl Rounds {
     /// Of this call. `None` if a member has so many nodes that no slot has room for them.
     pub(crate) fn new(call: &Call<'_>, slots: &Slots) -> Option<Self> {
         let most = call.nodes.iter().map(Vec::len).max().unwrap_or_default();
-        let ranges = touching(call.buckets);
-        let values: usize = ranges.iter().map(Range::len).sum();
         let (piece, small) = (slots.piece_values(most), slots.small_values(most));
         let walk = Walk::new(&call.nodes, call.root)?;
         (piece > 0).then_some(Self {
             walk,
-            is_small: ranges.len() == 1 && values <= small,
-            ranges,
+            is_small: call.held.len() <= small,
             piece,
         })
     }
@@ -87,15 +82,16 @@ impl<'a, 'o> Local<'a, 'o> {
     ) -> Self {
         Self {
             mine: call
-                .partials
-                .segments()
+                .held
+                .values()
+                .iter()
                 .map(|(_, value)| value.values())
                 .collect(),
-            tag: tag(call, rounds),
+            tag: tag(call),
             readers: vec![Reader::default(); call.nodes.len()],
             levels: rounds.walk.levels(BLOCK),
             landing: vec![0.0; BLOCK],
-            passes_caches: call.partials.len() >= LARGE,
+            passes_caches: call.held.len() >= LARGE,
             traffic: Traffic::default(),
             call,
             rounds,
@@ -106,30 +102,29 @@ impl<'a, 'o> Local<'a, 'o> {
 
     /// Reduces to `out`.
     pub(crate) fn run(mut self, out: &mut [f32]) -> Result<(), CollectiveError> {
-        match self.rounds.ranges.as_slice() {
-            [] => Ok(()),
-            [range] if self.rounds.is_small => self.at_once(range.clone(), out),
-            _ => self.in_rounds(out),
+        if self.rounds.is_small {
+            self.at_once(out)
+        } else {
+            self.in_rounds(out)
         }
     }
 
     /// A small gradient. The slot is free: who has come to the last small gradient was done with the one before.
-    fn at_once(&mut self, range: Range<usize>, out: &mut [f32]) -> Result<(), CollectiveError> {
+    fn at_once(&mut self, out: &mut [f32]) -> Result<(), CollectiveError> {
         let number = self.neighbours.count_small();
         let slot = self.neighbours.slots().small(number);
-        self.put(slot, 0, range.clone());
+        self.put(slot, 0, 0..out.len());
         self.advance();
-        lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.step.0);
+        lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.turn.step.0);
         self.await_stage(self.neighbours.stage())?;
-        self.add_up((slot, None), 0, range, out)
+        self.add_up((slot, None), 0, 0..out.len(), out)
     }
 
     fn in_rounds(&mut self, out: &mut [f32]) -> Result<(), CollectiveError> {
         let members = self.call.place.members;
-        let plan = Plan::new(&self.rounds.ranges, members, self.rounds.piece);
         let mut pieces: Vec<Vec<Range<usize>>> = vec![Vec::new(); members as usize];
-        for piece in plan.pieces() {
-            pieces[piece.owner.index()].push(piece.range.clone());
+        for piece in plan::pieces(out.len(), members, self.rounds.piece) {
+            pieces[piece.owner.index()].push(piece.range);
         }
         let rounds = pieces.iter().map(Vec::len).max().unwrap_or_default();
         let piece = |owner: Rank, round: usize| pieces[owner.index()].get(round).cloned();
@@ -158,7 +153,7 @@ impl<'a, 'o> Local<'a, 'o> {
                 if let Some(freed) = round.checked_sub(DEPTH) {
                     self.await_stage(stage(freed + 2, 3))?;
                 }
-                lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.step.0);
+                lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.turn.step.0);
                 if let Some(range) = piece(me, round) {
                     let slot = slots.large(round, me);
                     self.add_up((slot, Some(slot)), round, range, out)?;
@@ -281,34 +276,15 @@ fn copy(from: &[f32], to: &mut [f32], past_caches: bool) {
     }
 }
 
-/// The buckets in order, with those that touch put together, and without empty ones.
-fn touching(buckets: &[Range<usize>]) -> Vec<Range<usize>> {
-    let mut sorted: Vec<Range<usize>> = buckets
-        .iter()
-        .filter(|bucket| !bucket.is_empty())
-        .cloned()
-        .collect();
-    sorted.sort_unstable_by_key(|bucket| bucket.start);
-    let mut ranges: Vec<Range<usize>> = Vec::with_capacity(sorted.len());
-    for bucket in sorted {
-        match ranges.last_mut().filter(|last| last.end >= bucket.start) {
-            Some(last) => last.end = last.end.max(bucket.end),
-            None => ranges.push(bucket),
-        }
-    }
-    ranges
-}
-
-/// A number that members have in common if they reduce the same step with the same arguments.
-fn tag(call: &Call<'_>, rounds: &Rounds) -> u32 {
+/// A number that members have in common if they reduce the same bucket with the same arguments.
+fn tag(call: &Call<'_>) -> u32 {
+    let turn = call.place.turn;
     let mut words = vec![
-        call.place.step.0,
-        call.partials.len() as u64,
+        turn.step.0,
+        turn.bucket.into(),
+        call.held.len() as u64,
         call.root.len.into(),
     ];
-    for range in &rounds.ranges {
-        words.extend([range.start as u64, range.end as u64]);
-    }
     for nodes in &call.nodes {
         words.push(nodes.len() as u64);
         words.extend(
@@ -318,20 +294,4 @@ fn tag(call: &Call<'_>, rounds: &Rounds) -> u32 {
         );
     }
     crc_fast::crc32_iscsi(bytemuck::cast_slice(&words))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[expect(
-        clippy::single_range_in_vec_init,
-        reason = "a list of ranges happens to have one"
-    )]
-    fn buckets_that_touch_are_one_range() {
-        assert_eq!(touching(&[6..9, 3..6, 0..3]), [0..9]);
-        assert_eq!(touching(&[6..9, 5..5, 0..3, 2..4]), [0..4, 6..9]);
-        assert_eq!(touching(&[]), [0..0; 0]);
-    }
 }

@@ -19,35 +19,50 @@ pub(crate) struct Received {
     pub(crate) payload: Segment,
 }
 
+/// Which reduction of an epoch: they follow each other in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn {
+    /// The step.
+    pub(crate) step: Step,
+    /// The number of the bucket in it.
+    pub(crate) bucket: u32,
+}
+
+impl Turn {
+    /// The one that a frame is of.
+    pub(crate) fn of(header: &Header) -> Self {
+        let Header { step, bucket, .. } = *header;
+        Self { step, bucket }
+    }
+}
+
 /// What one operation asks for. Sorted by epoch first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Topic {
     /// The epoch of the operation.
     pub(crate) epoch: Epoch,
-    /// The step of the operation; none while members agree on the way between them.
-    pub(crate) step: Option<Step>,
+    /// The step of the operation, and its bucket; none while members agree on the way between them.
+    pub(crate) turn: Option<Turn>,
 }
 
 impl Topic {
-    /// The reduction of a step.
-    pub(crate) fn reduction(epoch: Epoch, step: Step) -> Self {
-        let step = Some(step);
-        Self { epoch, step }
+    /// The reduction of a bucket.
+    pub(crate) fn reduction(epoch: Epoch, turn: Turn) -> Self {
+        let turn = Some(turn);
+        Self { epoch, turn }
     }
 
     /// The agreement of an epoch.
     pub(crate) fn agreement(epoch: Epoch) -> Self {
-        Self { epoch, step: None }
+        Self { epoch, turn: None }
     }
 
     /// The operation that a frame is for.
     fn of(frame: &Received) -> Self {
-        let Header {
-            kind, epoch, step, ..
-        } = frame.header;
+        let Header { kind, epoch, .. } = frame.header;
         match kind {
             Kind::Segment | Kind::Ready => Self::agreement(epoch),
-            _ => Self::reduction(epoch, step),
+            _ => Self::reduction(epoch, Turn::of(&frame.header)),
         }
     }
 }
@@ -149,8 +164,11 @@ mod tests {
         assert_eq!(mailbox.held_of("a"), 3 * (4 + HEADER_BYTES));
         let mut taken = Vec::new();
         for (epoch, step) in [(1, 7), (1, 9), (2, 8)] {
-            let (epoch, step) = (Epoch(epoch), Step(step));
-            mailbox.take(&Topic::reduction(epoch, step), &mut taken);
+            let turn = Turn {
+                step: Step(step),
+                bucket: 0,
+            };
+            mailbox.take(&Topic::reduction(Epoch(epoch), turn), &mut taken);
         }
         let of: Vec<_> = taken
             .iter()

@@ -3,13 +3,13 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use lockstep_engine::ids::{Epoch, Rank, Step};
+use lockstep_engine::ids::{Epoch, Rank};
 
 use crate::agreement::Way;
 use crate::error::{CollectiveError, LossReason};
 use crate::frame::FrameError;
 use crate::limits::{LONGEST_SLEEP, QUEUE_FRAMES};
-use crate::mailbox::{Received, Topic};
+use crate::mailbox::{Received, Topic, Turn};
 use crate::neighbours::Neighbours;
 use crate::outbound::Link;
 use crate::reduction::Outbox;
@@ -49,17 +49,18 @@ impl<'a> Operation<'a> {
         &self.roster
     }
 
-    /// Claims the reduction of `step`. Frames of earlier ones are stale from now on.
-    pub(crate) fn claim(&self, step: Step) -> Result<(), CollectiveError> {
+    /// Claims a reduction. Frames of earlier ones are stale from now on.
+    pub(crate) fn claim(&self, turn: Turn) -> Result<(), CollectiveError> {
         let mut state = self.shared.lock();
         self.check(&state)?;
-        if state.begun.is_some_and(|begun| step <= begun) {
+        if state.begun.is_some_and(|begun| turn <= begun) {
             return Err(CollectiveError::AlreadyRun {
                 epoch: self.roster.epoch,
-                step,
+                step: turn.step,
+                bucket: turn.bucket,
             });
         }
-        state.begun = Some(step);
+        state.begun = Some(turn);
         state.purge(&self.shared.pool);
         drop(state);
         self.shared.room.notify_all();

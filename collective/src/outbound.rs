@@ -9,12 +9,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use lockstep_engine::ids::{Epoch, Step};
+use lockstep_engine::ids::Epoch;
 
 use crate::error::LossReason;
 use crate::frame::{Header, Kind};
 use crate::greeting::Hello;
 use crate::limits::QUEUE_FRAMES;
+use crate::mailbox::Turn;
 use crate::reduction::Outgoing;
 use crate::state::{Shared, State};
 use crate::wire;
@@ -86,8 +87,8 @@ impl Link {
     }
 
     /// Whether a partial of this reduction is not written yet.
-    pub(crate) fn holds_partial_of(&self, epoch: Epoch, step: Step) -> bool {
-        self.holds(|header| header.kind == Kind::Partial && header.epoch == epoch && header.step == step)
+    pub(crate) fn holds_partial_of(&self, epoch: Epoch, turn: Turn) -> bool {
+        self.holds(|header| header.kind == Kind::Partial && header.epoch == epoch && Turn::of(header) == turn)
     }
 
     /// Queues a frame.

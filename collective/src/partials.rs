@@ -1,5 +1,6 @@
 //! A rank's folded gradients of the step in flight.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lockstep_engine::geometry::Node;
@@ -42,6 +43,14 @@ pub enum PartialsError {
         /// Lanes of the step.
         lanes: u32,
     },
+    /// It is not a part of a gradient.
+    #[error("{range:?} is no part of a gradient of {len} values")]
+    Range {
+        /// What was asked for.
+        range: Range<usize>,
+        /// Values of a gradient.
+        len: usize,
+    },
     /// A lane of it was inserted already.
     #[error(
         "{node:?} overlaps {held:?}, which is held already: compute a lane once a step, and clear between steps"
@@ -52,6 +61,31 @@ pub enum PartialsError {
         /// The node in its way.
         held: Node,
     },
+}
+
+/// What a rank holds of a bucket at some moment: the values of its nodes. They stay as they are while this is held.
+#[derive(Clone, Debug)]
+pub struct Held {
+    lanes: u32,
+    len: usize,
+    values: Vec<(Node, Segment)>,
+}
+
+impl Held {
+    /// Lanes of a step.
+    pub(crate) fn lanes(&self) -> u32 {
+        self.lanes
+    }
+
+    /// Values of the bucket.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The nodes, in lane order, with their values.
+    pub(crate) fn values(&self) -> &[(Node, Segment)] {
+        &self.values
+    }
 }
 
 impl Partials {
@@ -160,9 +194,20 @@ impl Partials {
         self.pool.allocated()
     }
 
-    /// What is held, to be sent without copying.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = (Node, &Segment)> {
-        self.fold.iter()
+    /// What is held of a range of the gradient, to be reduced without copying.
+    ///
+    /// # Errors
+    /// [`PartialsError::Range`] if a gradient has no such range.
+    pub fn held(&self, range: Range<usize>) -> Result<Held, PartialsError> {
+        if range.start > range.end || range.end > self.len {
+            return Err(PartialsError::Range { range, len: self.len });
+        }
+        let lend = |(node, value): (Node, &Segment)| (node, value.lend(range.clone()));
+        Ok(Held {
+            lanes: self.lanes,
+            len: range.len(),
+            values: self.fold.iter().map(lend).collect(),
+        })
     }
 }
 

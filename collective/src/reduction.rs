@@ -12,8 +12,8 @@ use crate::call::{Call, Place};
 use crate::error::CollectiveError;
 use crate::fold::{Fold, Segment};
 use crate::frame::{Header, Kind};
-use crate::partials::Partials;
-use crate::plan::{PIECE_VALUES, Plan};
+use crate::partials::Held;
+use crate::plan::{PIECE_VALUES, Piece, pieces};
 use crate::pool::Pool;
 
 /// A frame to be sent.
@@ -91,10 +91,10 @@ enum Progress {
 #[derive(Debug)]
 pub(crate) struct Reduction<'a> {
     place: Place,
-    plan: Plan,
+    pieces: Vec<Piece>,
     root: Node,
     nodes: Vec<Vec<Node>>,
-    partials: &'a Partials,
+    held: &'a Held,
     pool: &'a Pool,
     progress: Vec<Progress>,
     /// Frames still missing, by sender.
@@ -106,19 +106,18 @@ impl<'a> Reduction<'a> {
     pub(crate) fn new(call: Call<'a>, pool: &'a Pool) -> Self {
         let Call {
             place,
-            buckets,
             root,
             nodes,
-            partials,
+            held,
         } = call;
-        let plan = Plan::new(buckets, place.members, PIECE_VALUES);
-        let (progress, missing) = (Vec::with_capacity(plan.pieces().len()), vec![0; nodes.len()]);
+        let pieces = pieces(held.len(), place.members, PIECE_VALUES);
+        let (progress, missing) = (Vec::with_capacity(pieces.len()), vec![0; nodes.len()]);
         Self {
             place,
-            plan,
+            pieces,
             root,
             nodes,
-            partials,
+            held,
             pool,
             progress,
             missing,
@@ -129,12 +128,10 @@ impl<'a> Reduction<'a> {
     pub(crate) fn start(&mut self, out: &mut [f32], outbox: &mut Outbox) {
         let me = self.place.rank;
         let of_others: usize = self.nodes.iter().map(Vec::len).sum::<usize>() - self.nodes[me.index()].len();
-        for at in 0..self.plan.pieces().len() {
-            let piece = &self.plan.pieces()[at];
-            let mine = self
-                .partials
-                .segments()
-                .map(|(node, value)| (node, value.lend(piece.range.clone())));
+        for at in 0..self.pieces.len() {
+            let piece = &self.pieces[at];
+            let lend = |(node, value): &(Node, Segment)| (*node, value.lend(piece.range.clone()));
+            let mine = self.held.values().iter().map(lend);
             if piece.owner == me {
                 let mut fold = Fold::default();
                 for (node, value) in mine {
@@ -156,7 +153,7 @@ impl<'a> Reduction<'a> {
                 for (node, payload) in mine {
                     let header = Header {
                         node,
-                        ..self.header(Kind::Partial, piece.bucket, piece.index)
+                        ..self.header(Kind::Partial, piece.index)
                     };
                     outbox.push(
                         piece.owner,
@@ -196,20 +193,16 @@ impl<'a> Reduction<'a> {
         out: &mut [f32],
         outbox: &mut Outbox,
     ) -> Result<(), CollectiveError> {
-        let Header {
-            bucket, chunk, node, ..
-        } = *header;
+        let Header { chunk, node, .. } = *header;
         let disagree = |what: &str| {
-            let what = format!(
-                "{what}: {:?} of piece {chunk} of bucket {bucket}, {node:?}",
-                header.kind
-            );
+            let (kind, bucket) = (header.kind, header.bucket);
+            let what = format!("{what}: {kind:?} of piece {chunk} of bucket {bucket}, {node:?}");
             Err(CollectiveError::Disagreement { rank: from, what })
         };
-        let Some(at) = self.plan.find(bucket, chunk) else {
+        let at = chunk as usize;
+        let Some(piece) = self.pieces.get(at) else {
             return disagree("no such piece");
         };
-        let piece = &self.plan.pieces()[at];
         if payload.values().len() != piece.range.len() {
             return disagree("another length");
         }
@@ -244,7 +237,7 @@ impl<'a> Reduction<'a> {
 
     /// Sends the whole piece at `at`, which is this member's, everywhere.
     fn finish(&mut self, at: usize, out: &mut [f32], outbox: &mut Outbox) {
-        let piece = &self.plan.pieces()[at];
+        let piece = &self.pieces[at];
         let Progress::Folding { mut fold, .. } = std::mem::replace(&mut self.progress[at], Progress::Done)
         else {
             return;
@@ -252,9 +245,7 @@ impl<'a> Reduction<'a> {
         let Some(sum) = fold.remove(self.root) else { return };
         out[piece.range.clone()].copy_from_slice(sum.values());
         if self.place.members > 1 {
-            let header = self
-                .header(Kind::Reduced, piece.bucket, piece.index)
-                .announcing(sum.bytes());
+            let header = self.header(Kind::Reduced, piece.index).announcing(sum.bytes());
             for rank in (0..self.place.members)
                 .map(Rank)
                 .filter(|&rank| rank != self.place.rank)
@@ -275,11 +266,11 @@ impl<'a> Reduction<'a> {
         sum.recycle(self.pool);
     }
 
-    fn header(&self, kind: Kind, bucket: u32, chunk: u32) -> Header {
-        let Place { job, epoch, step, .. } = self.place;
+    fn header(&self, kind: Kind, chunk: u32) -> Header {
+        let Place { job, epoch, turn, .. } = self.place;
         Header {
-            step,
-            bucket,
+            step: turn.step,
+            bucket: turn.bucket,
             chunk,
             ..Header::bare(kind, job, epoch)
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lockstep_engine::ids::{Epoch, Rank, Step};
+use lockstep_engine::ids::{Epoch, Rank};
 use lockstep_shm::Alarm;
 
 use crate::agreement::Way;
@@ -18,7 +18,7 @@ use crate::error::{CollectiveError, LossReason, PeerLost};
 use crate::feed::OnFollow;
 use crate::following::Inbox;
 use crate::limits::MAX_MEMBERS;
-use crate::mailbox::{Mailbox, Received};
+use crate::mailbox::{Mailbox, Received, Turn};
 use crate::outbound::Link;
 use crate::pool::Pool;
 
@@ -172,8 +172,8 @@ pub(crate) struct State {
     pub(crate) roster: Option<Arc<Roster>>,
     /// Members of it that were lost.
     pub(crate) lost: BTreeMap<Rank, LossReason>,
-    /// The highest step of which a reduction began in this epoch.
-    pub(crate) begun: Option<Step>,
+    /// The last reduction that began in this epoch.
+    pub(crate) begun: Option<Turn>,
     /// The way between its members, once they have agreed on one.
     pub(crate) way: Option<Way>,
     /// The link to each member of it.
@@ -311,9 +311,9 @@ impl State {
     }
 }
 
-fn is_stale(frame: &Received, raised: Epoch, epoch: Epoch, begun: Option<Step>) -> bool {
+fn is_stale(frame: &Received, raised: Epoch, epoch: Epoch, begun: Option<Turn>) -> bool {
     let header = &frame.header;
-    header.epoch < raised || header.epoch == epoch && begun.is_some_and(|step| header.step < step)
+    header.epoch < raised || header.epoch == epoch && begun.is_some_and(|begun| Turn::of(header) < begun)
 }
 
 /// What threads hold.

@@ -5,6 +5,8 @@ use lockstep_engine::ids::{Epoch, Step};
 use proptest::prelude::*;
 
 use super::*;
+use crate::mailbox::Turn;
+use crate::partials::Partials;
 
 /// Deterministic values of many magnitudes, signs and exponents: additions of them do not commute with grouping.
 fn values(lane: u32, len: usize, seed: u64) -> Vec<f32> {
@@ -31,21 +33,24 @@ fn tree(node: Node, leaves: &[Vec<f32>]) -> Vec<f32> {
     }
 }
 
-fn partials(assignment: &Assignment, rank: Rank, leaves: &[Vec<f32>]) -> Partials {
+fn held(assignment: &Assignment, rank: Rank, leaves: &[Vec<f32>]) -> Held {
     let mut partials = Partials::new(leaves.len() as u32, leaves[0].len());
     for lane in assignment.lanes_of(rank) {
         partials
             .insert(Node::leaf(lane), leaves[lane.index()].clone())
             .unwrap();
     }
-    partials
+    partials.held(0..leaves[0].len()).unwrap()
 }
 
 fn place(rank: u32, members: u32) -> Place {
     Place {
         job: 1,
         epoch: Epoch(1),
-        step: Step(1),
+        turn: Turn {
+            step: Step(1),
+            bucket: 3,
+        },
         rank: Rank(rank),
         members,
     }
@@ -58,7 +63,6 @@ proptest! {
         log in 0u32..5,
         members in 1u32..6,
         len in 1usize..200,
-        cut in 0usize..200,
         owners in prop::collection::vec(0u32..6, 16),
         seed in 1u64..,
         mut picks in prop::collection::vec(any::<u32>(), 64),
@@ -67,9 +71,8 @@ proptest! {
         let owners = owners[..lanes as usize].iter().map(|owner| Rank(owner % members)).collect();
         let assignment = Assignment::from_owners(owners);
         let leaves: Vec<_> = (0..lanes).map(|lane| values(lane, len, seed)).collect();
-        let buckets = [cut.min(len)..len, 0..cut.min(len)];
         let pool = Pool::new(1 << 20);
-        let partials: Vec<_> = (0..members).map(|rank| partials(&assignment, Rank(rank), &leaves)).collect();
+        let held: Vec<_> = (0..members).map(|rank| held(&assignment, Rank(rank), &leaves)).collect();
         let mut outs = vec![vec![f32::NAN; len]; members as usize];
         let mut flying = Vec::new();
         let mut machines = Vec::new();
@@ -81,10 +84,11 @@ proptest! {
             }
         };
         for rank in 0..members {
-            let mut machine =
-                Reduction::new(Call::new(place(rank, members), &buckets, &assignment, &partials[rank as usize]).unwrap(), &pool);
+            let (held, out) = (&held[rank as usize], &mut outs[rank as usize]);
+            let call = Call::new(place(rank, members), &assignment, held, out).unwrap();
+            let mut machine = Reduction::new(call, &pool);
             let mut outbox = Outbox::new(members as usize);
-            machine.start(&mut outs[rank as usize], &mut outbox);
+            machine.start(out, &mut outbox);
             post(rank, &mut outbox, &mut flying);
             machines.push(machine);
         }
@@ -113,32 +117,27 @@ proptest! {
 fn arguments_that_do_not_fit_are_refused() {
     let leaves = vec![vec![1.0; 4]; 2];
     let fresh = Assignment::fresh(2, 2);
-    let mine = partials(&fresh, Rank(0), &leaves);
-    let new = |members, bucket, assignment: &Assignment| {
-        Call::new(
-            place(0, members),
-            std::slice::from_ref(&bucket),
-            assignment,
-            &mine,
-        )
-        .map(|_| ())
-        .unwrap_err()
+    let mine = held(&fresh, Rank(0), &leaves);
+    let new = |members, len, assignment: &Assignment| {
+        Call::new(place(0, members), assignment, &mine, &vec![0.0; len])
+            .map(|_| ())
+            .unwrap_err()
     };
     let argument = |error| match error {
         CollectiveError::Argument { argument, .. } => argument,
         other => panic!("{other}"),
     };
-    assert_eq!(argument(new(2, 0..5, &fresh)), "buckets");
-    assert_eq!(argument(new(1, 0..4, &fresh)), "assignment");
-    assert_eq!(argument(new(2, 0..4, &Assignment::fresh(4, 2))), "assignment");
+    assert_eq!(argument(new(2, 5, &fresh)), "out");
+    assert_eq!(argument(new(1, 4, &fresh)), "assignment");
+    assert_eq!(argument(new(2, 4, &Assignment::fresh(4, 2))), "assignment");
     assert_eq!(
-        argument(new(2, 0..4, &Assignment::from_owners(vec![Rank(0); 3]))),
+        argument(new(2, 4, &Assignment::from_owners(vec![Rank(0); 3]))),
         "assignment"
     );
     let all_mine = Assignment::from_owners(vec![Rank(0); 2]);
     let (held, expected) = (vec![Node { start: 0, len: 1 }], vec![Node { start: 0, len: 2 }]);
     assert_eq!(
-        new(2, 0..4, &all_mine),
+        new(2, 4, &all_mine),
         CollectiveError::WrongPartials { held, expected }
     );
 }
@@ -148,11 +147,10 @@ fn frames_that_cannot_be_are_named_and_leave_no_trace() {
     let pool = Pool::new(1 << 20);
     let leaves = vec![vec![1.0; 8]; 4];
     let assignment = Assignment::fresh(4, 4);
-    let mine = partials(&assignment, Rank(0), &leaves);
-    let bucket = 0..8;
-    let call = Call::new(place(0, 4), std::slice::from_ref(&bucket), &assignment, &mine).unwrap();
-    let mut machine = Reduction::new(call, &pool);
+    let mine = held(&assignment, Rank(0), &leaves);
     let (mut out, mut outbox) = (vec![0.0; 8], Outbox::new(4));
+    let call = Call::new(place(0, 4), &assignment, &mine, &out).unwrap();
+    let mut machine = Reduction::new(call, &pool);
     machine.start(&mut out, &mut outbox);
     assert_eq!(machine.missing(), 6);
     let mut refuse = |from: u32, kind, chunk, start, len: usize| {

@@ -70,7 +70,7 @@ proptest! {
             let expected = tree_bits(lanes, len, u64::from(seed) + step as u64 + 1);
             for (results, shared) in &all {
                 prop_assert!(results[step] == expected, "step {} differs", step + 1);
-                let expected = if way == Transport::Auto && count > 1 { assignments.len() } else { 0 };
+                let expected = if way == Transport::Auto && count > 1 { assignments.len() * buckets.len() } else { 0 };
                 prop_assert_eq!(*shared, expected as u64);
             }
         }

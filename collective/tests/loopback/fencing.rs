@@ -175,10 +175,29 @@ fn a_step_is_reduced_once_an_epoch() {
             let again = CollectiveError::AlreadyRun {
                 epoch: Epoch(epoch),
                 step: Step(step),
+                bucket: 0,
             };
             assert_eq!(reduce(&member, step, &fresh, &partials), Err(again));
         }
         assert_eq!(reduce(&member, 6, &fresh, &partials), Ok(tree_bits(1, 3, 0)));
+        let held = partials.held(0..3).unwrap();
+        let reduce = |step, bucket| {
+            let mut out = [0.0; 3];
+            member
+                .endpoint
+                .reduce((Step(step), bucket), &fresh, &held, &mut out)
+        };
+        for (step, bucket) in [(7, 1), (7, 3), (8, 0)] {
+            assert_eq!(reduce(step, bucket), Ok(()));
+        }
+        for (step, bucket) in [(8, 0), (7, 4)] {
+            let again = CollectiveError::AlreadyRun {
+                epoch: Epoch(epoch),
+                step: Step(step),
+                bucket,
+            };
+            assert_eq!(reduce(step, bucket), Err(again));
+        }
     }
 }
 
