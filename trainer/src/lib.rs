@@ -60,7 +60,7 @@ pub use generate::{Finish, Generated, Generator, Sampling};
 pub use layout::{Layout, Parameter};
 pub use llama::Llama;
 pub use model::Model;
-pub use network::{Flat, Network};
+pub use network::{Flat, Gradient, Network};
 pub use schedule::Schedule;
 pub use state::State;
 pub use trainer::{Applied, Evaluation, Trainer};

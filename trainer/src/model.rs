@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor, Var};
 use crate::batch::Batch;
 use crate::error::{ComputeContext, Result, TrainerError};
 use crate::layout::{self, Layout};
-use crate::network::{Flat, Network};
+use crate::network::{Flat, Gradient, Network};
 use crate::tensors;
 
 /// A model whose parameters are `f32` variables and whose loss candle can differentiate.
@@ -84,15 +84,16 @@ impl<M: Model> Network for M {
         Ok(())
     }
 
-    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut [f32]) -> Result<f32> {
+    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut dyn Gradient) -> Result<f32> {
         let loss = self.loss(batch).doing("compute the loss")?;
         let gradients = loss.backward().doing("compute the gradient")?;
         for (parameter, (name, var)) in flat.layout.parameters().iter().zip(self.parameters()) {
             let found = gradients.get(var).ok_or_else(|| TrainerError::NoGradient {
                 parameter: name.clone(),
             })?;
-            tensors::add(found, &mut gradient[parameter.range.clone()]).doing("read a gradient")?;
+            tensors::add(found, gradient.at(parameter.range.clone())).doing("read a gradient")?;
         }
+        (0..flat.layout.buckets().len()).for_each(|bucket| gradient.done(bucket));
         loss.to_dtype(DType::F32)
             .and_then(|loss| loss.to_scalar())
             .doing("read the loss")

@@ -1,5 +1,7 @@
 //! What a trainer trains.
 
+use std::ops::Range;
+
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::layout::Layout;
@@ -11,6 +13,26 @@ pub struct Flat<'a> {
     pub layout: &'a Layout,
     /// The values.
     pub weights: &'a [f32],
+}
+
+/// A flat gradient under way, in buckets.
+///
+/// A bucket may leave as soon as it is done, while those before it are still computed. Slices of all values do nothing
+/// then.
+pub trait Gradient {
+    /// The values in a range of the flat buffer that lies in one bucket, to be added to.
+    fn at(&mut self, range: Range<usize>) -> &mut [f32];
+
+    /// Nothing more is added to the bucket of this index in [`Layout::buckets`].
+    fn done(&mut self, bucket: usize);
+}
+
+impl Gradient for &mut [f32] {
+    fn at(&mut self, range: Range<usize>) -> &mut [f32] {
+        &mut self[range]
+    }
+
+    fn done(&mut self, _: usize) {}
 }
 
 /// Flat weights in, losses and flat gradients out: the built-in [`Decoder`](crate::Decoder), or any
@@ -36,13 +58,13 @@ pub trait Network: Send + Sync {
     /// [`TrainerError::Compute`](crate::TrainerError::Compute) from the device.
     fn take(&mut self, flat: Flat<'_>) -> Result<()>;
 
-    /// Adds the gradient of the mean loss per target to `gradient`, which is as long as the weights, and returns that
-    /// loss, in nats.
+    /// Adds the gradient of the mean loss per target to `gradient`, and returns that loss, in nats. Says once of each
+    /// bucket that it is done, as early as it can.
     ///
     /// # Errors
     /// [`TrainerError::Compute`](crate::TrainerError::Compute),
     /// [`TrainerError::NoGradient`](crate::TrainerError::NoGradient).
-    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut [f32]) -> Result<f32>;
+    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut dyn Gradient) -> Result<f32>;
 
     /// The sum over targets of the loss, in nats.
     ///
@@ -61,7 +83,7 @@ impl Network for Box<dyn Network> {
     fn take(&mut self, flat: Flat<'_>) -> Result<()> {
         (**self).take(flat)
     }
-    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut [f32]) -> Result<f32> {
+    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut dyn Gradient) -> Result<f32> {
         (**self).accumulate(flat, batch, gradient)
     }
     fn nll(&self, flat: Flat<'_>, batch: &Batch) -> Result<f64> {

@@ -7,7 +7,7 @@ use crate::adamw;
 use crate::batch::Batch;
 use crate::error::{Result, TrainerError};
 use crate::layout::Layout;
-use crate::network::{Flat, Network};
+use crate::network::{Flat, Gradient, Network};
 use crate::schedule::Schedule;
 use crate::state::State;
 
@@ -107,6 +107,15 @@ impl<N: Network> Trainer<N> {
     /// [`TrainerError::Length`], [`TrainerError::NoGradient`], [`TrainerError::Compute`].
     pub fn accumulate(&self, batch: &Batch, gradient: &mut [f32]) -> Result<f32> {
         self.layout.check("the gradient", gradient.len())?;
+        let mut gradient = gradient;
+        self.accumulate_in_buckets(batch, &mut gradient)
+    }
+
+    /// The same, to a gradient that hears of each bucket as soon as it is done.
+    ///
+    /// # Errors
+    /// [`TrainerError::NoGradient`], [`TrainerError::Compute`].
+    pub fn accumulate_in_buckets(&self, batch: &Batch, gradient: &mut dyn Gradient) -> Result<f32> {
         self.model.accumulate(self.flat(), batch, gradient)
     }
 

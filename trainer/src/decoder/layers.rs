@@ -8,6 +8,7 @@ use lockstep_kernels::rotary::Turn;
 
 use super::ops::Ops;
 use crate::batch::Batch;
+use crate::network::Gradient;
 
 /// What a pass over the layers has at hand.
 pub(super) struct Pass<'p, O: Ops> {
@@ -58,14 +59,14 @@ pub(super) trait Layer<O: Ops> {
     ) -> Result<()>;
 
     /// Turns the gradient `dx` of the forward's result into that of its argument, and adds the weights' gradients
-    /// to `gradient`, which is flat. What was saved is used up.
+    /// to `gradient`. What was saved is used up.
     fn backward(
         &self,
         pass: &Pass<'_, O>,
         dx: &mut O::Array,
         saved: &mut Self::Saved,
         work: &mut Work<O::Array>,
-        gradient: &mut [f32],
+        gradient: &mut dyn Gradient,
     ) -> Result<()>;
 }
 
@@ -109,18 +110,18 @@ impl<O: Ops> Layer<O> for Attention {
         dx: &mut O::Array,
         saved: &mut Self::Saved,
         work: &mut Work<O::Array>,
-        gradient: &mut [f32],
+        gradient: &mut dyn Gradient,
     ) -> Result<()> {
         let Pass { ops, batch, .. } = *pass;
         let SavedAttention { x, qkv, y, lse } = saved;
-        ops.linear_weight(dx, y, &mut gradient[self.output.at.clone()])?;
+        ops.linear_weight(dx, y, gradient.at(self.output.at.clone()))?;
         ops.linear_input(dx, pass.weight(&self.output)?, &mut work.dz)?;
         ops.attention_backward(batch, (qkv, y, lse), &work.dz, &mut work.dqkv)?;
         ops.turn(batch, &mut work.dqkv, Turn::Back)?;
         ops.norm(x, pass.weight(&self.norm)?, &mut work.z)?;
-        ops.linear_weight(&work.dqkv, &work.z, &mut gradient[self.qkv.at.clone()])?;
+        ops.linear_weight(&work.dqkv, &work.z, gradient.at(self.qkv.at.clone()))?;
         ops.linear_input(&work.dqkv, pass.weight(&self.qkv)?, &mut work.dz)?;
-        let dw = &mut gradient[self.norm.at.clone()];
+        let dw = gradient.at(self.norm.at.clone());
         ops.norm_backward(x, pass.weight(&self.norm)?, &work.dz, dx, dw)
     }
 }
@@ -163,17 +164,17 @@ impl<O: Ops> Layer<O> for FeedForward {
         dx: &mut O::Array,
         saved: &mut Self::Saved,
         work: &mut Work<O::Array>,
-        gradient: &mut [f32],
+        gradient: &mut dyn Gradient,
     ) -> Result<()> {
         let ops = pass.ops;
         let SavedFeedForward { x, gate_up } = saved;
         ops.linear_input(dx, pass.weight(&self.down)?, &mut work.a)?;
         ops.swiglu_backward(gate_up, &mut work.a)?;
-        ops.linear_weight(dx, &work.a, &mut gradient[self.down.at.clone()])?;
+        ops.linear_weight(dx, &work.a, gradient.at(self.down.at.clone()))?;
         ops.norm(x, pass.weight(&self.norm)?, &mut work.z)?;
-        ops.linear_weight(gate_up, &work.z, &mut gradient[self.gate_up.at.clone()])?;
+        ops.linear_weight(gate_up, &work.z, gradient.at(self.gate_up.at.clone()))?;
         ops.linear_input(gate_up, pass.weight(&self.gate_up)?, &mut work.dz)?;
-        let dw = &mut gradient[self.norm.at.clone()];
+        let dw = gradient.at(self.norm.at.clone());
         ops.norm_backward(x, pass.weight(&self.norm)?, &work.dz, dx, dw)
     }
 }

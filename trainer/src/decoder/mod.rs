@@ -28,7 +28,7 @@ use crate::batch::Batch;
 use crate::error::{ComputeContext, Result};
 use crate::layout::Layout;
 use crate::llama::init;
-use crate::network::{Flat, Network};
+use crate::network::{Flat, Gradient, Network};
 use cpu::Cpu;
 use generic::Generic;
 pub use peak::peak_gflops;
@@ -100,7 +100,7 @@ impl Network for Decoder {
         taken.doing("move weights to the device")
     }
 
-    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut [f32]) -> Result<f32> {
+    fn accumulate(&self, flat: Flat<'_>, batch: &Batch, gradient: &mut dyn Gradient) -> Result<f32> {
         let loss = match &self.stack {
             Stacks::Cpu(stack) => stack.accumulate(flat.weights, batch, gradient),
             Stacks::Generic(stack) => stack.accumulate(flat.weights, batch, gradient),

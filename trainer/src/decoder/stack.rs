@@ -10,6 +10,7 @@ use super::memory::Sizes;
 use super::ops::Ops;
 use super::places::Places;
 use crate::batch::Batch;
+use crate::network::Gradient;
 
 /// A decoder over some operations.
 pub(super) struct Stack<O: Ops> {
@@ -57,7 +58,12 @@ impl<O: Ops> Stack<O> {
     }
 
     /// Adds the gradient of the mean loss to `gradient`, and returns that loss.
-    pub(super) fn accumulate(&self, weights: &[f32], batch: &Batch, gradient: &mut [f32]) -> Result<f32> {
+    pub(super) fn accumulate(
+        &self,
+        weights: &[f32],
+        batch: &Batch,
+        gradient: &mut dyn Gradient,
+    ) -> Result<f32> {
         self.in_room(batch, |room| {
             let pass = self.pass(weights, batch);
             let loss = self.forward(&pass, room, true, Some(gradient))?;
@@ -149,7 +155,7 @@ impl<O: Ops> Stack<O> {
         pass: &Pass<'_, O>,
         room: &mut Room<O::Array>,
         saves: bool,
-        gradient: Option<&mut [f32]>,
+        gradient: Option<&mut dyn Gradient>,
     ) -> Result<f64> {
         let Room {
             x,
@@ -178,12 +184,17 @@ impl<O: Ops> Stack<O> {
             feed_forward.forward(pass, x, &mut saved.feed_forward, work)?;
         }
         self.ops.norm(x, pass.weight(norm)?, &mut work.z)?;
-        let gradients = gradient.map(|gradient| (&mut work.dz, &mut gradient[head.at.clone()]));
+        let gradients = gradient.map(|gradient| (&mut work.dz, gradient.at(head.at.clone())));
         self.ops
             .cross_entropy(pass.batch, &work.z, pass.weight(head)?, gradients)
     }
 
-    fn backward(&self, pass: &Pass<'_, O>, room: &mut Room<O::Array>, gradient: &mut [f32]) -> Result<()> {
+    fn backward(
+        &self,
+        pass: &Pass<'_, O>,
+        room: &mut Room<O::Array>,
+        gradient: &mut dyn Gradient,
+    ) -> Result<()> {
         let Room {
             x,
             dx,
@@ -194,8 +205,9 @@ impl<O: Ops> Stack<O> {
         } = room;
         let Places { embedding, norm, .. } = &self.places;
         self.ops.clear(dx)?;
-        let dw = &mut gradient[norm.at.clone()];
+        let dw = gradient.at(norm.at.clone());
         self.ops.norm_backward(x, pass.weight(norm)?, &work.dz, dx, dw)?;
+        gradient.done(self.places.blocks.len() + 1);
         for (index, (attention, feed_forward)) in self.places.blocks.iter().enumerate().rev() {
             let saved = &mut blocks[if inputs.is_empty() { index } else { 0 }];
             if let Some(input) = inputs.get(index) {
@@ -205,8 +217,11 @@ impl<O: Ops> Stack<O> {
             }
             feed_forward.backward(pass, dx, &mut saved.feed_forward, work, gradient)?;
             attention.backward(pass, dx, &mut saved.attention, work, gradient)?;
+            gradient.done(index + 1);
         }
         self.ops
-            .embed_backward(pass.batch, dx, &mut gradient[embedding.at.clone()])
+            .embed_backward(pass.batch, dx, gradient.at(embedding.at.clone()))?;
+        gradient.done(0);
+        Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! The decoder's own forward and backward, on kernels and in candle's operations, against candle's autograd in f64,
 //! which `gradients` checks by finite differences.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 use lockstep_engine::random::Stream;
 use lockstep_engine::spec::{ModelSpec, Recompute};
-use lockstep_trainer::{Decoder, Flat, Layout, Llama, Model, Network};
+use lockstep_trainer::{Decoder, Flat, Gradient, Layout, Llama, Model, Network};
 use proptest::prelude::*;
 
 use crate::common::{batch, small, variants};
@@ -32,6 +34,30 @@ fn weights(layout: &Layout, seed: u64) -> Vec<f32> {
     weights
 }
 
+/// A gradient whose buckets must be done one after the other, the last first, and are left alone from then on.
+struct Watched<'l> {
+    buckets: &'l [Range<usize>],
+    values: Vec<f32>,
+    left: usize,
+}
+
+impl Gradient for Watched<'_> {
+    fn at(&mut self, range: Range<usize>) -> &mut [f32] {
+        let holds = |bucket: &Range<usize>| bucket.start <= range.start && range.end <= bucket.end;
+        let bucket = self.buckets.iter().position(holds);
+        assert!(
+            bucket.is_some_and(|bucket| bucket < self.left),
+            "{range:?} in {bucket:?}"
+        );
+        &mut self.values[range]
+    }
+
+    fn done(&mut self, bucket: usize) {
+        self.left -= 1;
+        assert_eq!(bucket, self.left);
+    }
+}
+
 fn on(
     network: &mut dyn Network,
     weights: &[f32],
@@ -45,9 +71,14 @@ fn on(
     };
     network.take(flat).unwrap();
     let batch = batch(spec, rows.0, rows.1, 1);
-    let mut gradient = layout.zeros();
-    let loss = network.accumulate(flat, &batch, &mut gradient).unwrap();
-    (loss, network.nll(flat, &batch).unwrap(), gradient)
+    let mut watched = Watched {
+        buckets: layout.buckets(),
+        values: layout.zeros(),
+        left: layout.buckets().len(),
+    };
+    let loss = network.accumulate(flat, &batch, &mut watched).unwrap();
+    assert_eq!(watched.left, 0, "buckets that were never done");
+    (loss, network.nll(flat, &batch).unwrap(), watched.values)
 }
 
 /// Loss and gradient by candle's autograd.
@@ -206,7 +237,7 @@ fn bad_batches_are_refused() {
         weights: &weights,
     };
     let mut error = |spec: &ModelSpec, length| {
-        let refused = decoder.accumulate(flat, &batch(spec, 1, length, 0), &mut gradient);
+        let refused = decoder.accumulate(flat, &batch(spec, 1, length, 0), &mut gradient.as_mut_slice());
         refused.unwrap_err().to_string()
     };
     assert!(error(&spec, 13).contains("longer than max_position_embeddings = 12"));
