@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
-use crate::numeric::dot;
+use crate::numeric::{dot, fold};
 use crate::scratch::Buffer;
 
 /// Rows of a block. A weight's gradient is summed block by block, so it decides the bits.
@@ -78,7 +78,7 @@ for_each_isa! {
         let d = w.len();
         for (i, (x, dz)) in x.chunks_exact(d).zip(dz.chunks_exact(d)).enumerate() {
             let inverse = inverse(x, eps);
-            let pull = inverse * inverse * (dot3(w, dz, x) / d as f32);
+            let pull = inverse * inverse * (fold([w, dz, x], |[w, dz, x]| w * dz * x) / d as f32);
             for (((dx, x), w), dz) in dx.row(i).iter_mut().zip(x).zip(w).zip(dz) {
                 *dx += inverse * (w * dz - x * pull);
             }
@@ -87,12 +87,4 @@ for_each_isa! {
             }
         }
     }
-}
-
-/// Σ aᵢ bᵢ cᵢ
-#[inline(always)]
-fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
-    let len = a.len().min(b.len()).min(c.len());
-    let (a, b, c) = (&a[..len], &b[..len], &c[..len]);
-    crate::numeric::fold(len, |i| a[i] * b[i] * c[i])
 }

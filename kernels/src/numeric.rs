@@ -6,18 +6,30 @@
 
 const LANES: usize = 16;
 
-/// Σ f(i) over `0..len` in lanes.
+/// Σ f(aᵢ, bᵢ, …) over slices of the same length, in lanes.
 #[inline(always)]
-pub(crate) fn fold(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn fold<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+    // Blocks of a constant length: with them the compiler makes vectors.
+    let blocks = slices.map(|slice| slice.as_chunks::<LANES>());
+    let whole = blocks
+        .iter()
+        .map(|(whole, _)| whole.len())
+        .min()
+        .unwrap_or_default();
     let mut lanes = [0.0f32; LANES];
-    let whole = len / LANES * LANES;
-    for base in (0..whole).step_by(LANES) {
+    for block in 0..whole {
+        let values = blocks.map(|(whole, _)| &whole[block]);
         for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(base + lane);
+            *sum += f(values.map(|values| values[lane]));
         }
     }
-    for i in whole..len {
-        lanes[i - whole] += f(i);
+    let rest = blocks
+        .iter()
+        .map(|(_, rest)| rest.len())
+        .min()
+        .unwrap_or_default();
+    for (lane, sum) in lanes.iter_mut().enumerate().take(rest) {
+        *sum += f(blocks.map(|(_, rest)| rest[lane]));
     }
     let mut width = LANES / 2;
     while width > 0 {
@@ -33,16 +45,14 @@ pub(crate) fn fold(len: usize, f: impl Fn(usize) -> f32) -> f32 {
 #[inline(always)]
 #[must_use]
 pub fn sum(a: &[f32]) -> f32 {
-    fold(a.len(), |i| a[i])
+    fold([a], |[a]| a)
 }
 
-/// Σ aᵢ bᵢ, over the shorter of the two.
+/// Σ aᵢ bᵢ over slices of the same length.
 #[inline(always)]
 #[must_use]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let len = a.len().min(b.len());
-    let (a, b) = (&a[..len], &b[..len]);
-    fold(len, |i| a[i] * b[i])
+    fold([a, b], |[a, b]| a * b)
 }
 
 /// The largest value; NaN when there is one.
@@ -51,10 +61,14 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 pub fn max(a: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let larger = |held: f32, x: f32| if held >= x || held.is_nan() { held } else { x };
-    for chunk in a.chunks(LANES) {
-        for (held, &x) in lanes.iter_mut().zip(chunk) {
+    let (whole, rest) = a.as_chunks::<LANES>();
+    for block in whole {
+        for (held, &x) in lanes.iter_mut().zip(block) {
             *held = larger(*held, x);
         }
+    }
+    for (held, &x) in lanes.iter_mut().zip(rest) {
+        *held = larger(*held, x);
     }
     lanes.into_iter().fold(f32::NEG_INFINITY, larger)
 }
