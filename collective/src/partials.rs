@@ -194,6 +194,12 @@ impl Partials {
         self.pool.allocated()
     }
 
+    /// What is held, to be reduced without copying.
+    #[must_use]
+    pub fn all_held(&self) -> Held {
+        self.lend(0..self.len)
+    }
+
     /// What is held of a range of the gradient, to be reduced without copying.
     ///
     /// # Errors
@@ -202,12 +208,16 @@ impl Partials {
         if range.start > range.end || range.end > self.len {
             return Err(PartialsError::Range { range, len: self.len });
         }
+        Ok(self.lend(range))
+    }
+
+    fn lend(&self, range: Range<usize>) -> Held {
         let lend = |(node, value): (Node, &Segment)| (node, value.lend(range.clone()));
-        Ok(Held {
+        Held {
             lanes: self.lanes,
             len: range.len(),
             values: self.fold.iter().map(lend).collect(),
-        })
+        }
     }
 }
 

@@ -216,6 +216,8 @@ pub struct GuardSpec {
 pub struct CollectiveSpec {
     /// The way that they take.
     pub transport: Transport,
+    /// Whether a bucket leaves as soon as its backward has ended, or all leave at the end.
+    pub overlap: bool,
 }
 
 /// The way that gradients take between members.
@@ -433,6 +435,7 @@ impl Spec {
             transport: s
                 .text(r, "transport", "one of auto, tcp", transport)
                 .unwrap_or(Transport::Auto),
+            overlap: s.flag(r, "overlap").unwrap_or(true),
         };
         s.finish(r);
 

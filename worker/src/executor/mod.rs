@@ -2,11 +2,15 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `buckets` | the gradient in the buckets in which it is reduced |
 //! | `followers` | who keeps up with this rank, and who asks for it |
+//! | `reducer` | a thread that reduces buckets while others are computed |
 //! | `state` | comes by the state, keeps up with a donor, feeds followers |
 //! | `step` | computes lanes, reduces, applies, finishes |
 
+mod buckets;
 mod followers;
+mod reducer;
 mod state;
 mod step;
 
@@ -34,7 +38,9 @@ use crate::checkpoints::{Checkpoints, Told};
 use crate::loader::Loader;
 use crate::memory;
 use crate::network::{MakeNetwork, is_decoder};
+use buckets::Buckets;
 use followers::Followers;
+use reducer::Reducer;
 
 /// What the executor is asked for.
 #[derive(Debug)]
@@ -45,7 +51,7 @@ pub(crate) enum Work {
     Feed(FollowRequest),
     /// The state does not count any more.
     Forget,
-    /// An exchange is over: from the executor to the thread that feeds followers meanwhile.
+    /// A reduction has ended.
     Wake,
     /// No more will come.
     Stop,
@@ -160,16 +166,16 @@ pub(crate) struct Executor {
     device: Device,
     trainer: Trainer<Box<dyn Network>>,
     loader: Loader,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
+    reducer: Reducer,
     checkpoints: Arc<Checkpoints>,
-    buckets: Vec<Range<usize>>,
+    buckets: Buckets,
     worker: WorkerId,
     membership: Option<Membership>,
-    partials: Partials,
+    /// What was computed of the step in flight, by bucket.
+    partials: Vec<Partials>,
     spans: BTreeMap<Lane, Range<u64>>,
-    /// The reduced gradient; its last element is the sum of the microbatches' losses.
-    reduced: Vec<f32>,
-    /// The step that was applied with it, if it is the last one; and whether it was thrown away.
+    /// The step that was applied with what was reduced last, if it is the last one; and whether it was thrown away.
     last: Option<(Step, bool)>,
     /// Whether there is a state that counts; and whether it is about to be forgotten, as is told to other threads.
     holds: bool,
@@ -182,8 +188,7 @@ pub(crate) struct Executor {
     following: Option<Following>,
     followers: Followers,
     queue: Receiver<Work>,
-    wake: Sender<Work>,
-    /// What came during an exchange.
+    /// What came during a reduction.
     later: VecDeque<Work>,
 }
 
@@ -221,11 +226,7 @@ impl Executor {
         let loader = Loader::new(dataset, &spec).map_err(|error| error.to_string())?;
         let device = DeviceName::Cpu.open().map_err(|error| error.to_string())?;
         let trainer = new_trainer(network, &spec, &device)?;
-        let len = trainer.layout().len() + 1;
-        let mut buckets = trainer.layout().buckets().to_vec();
-        if let Some(last) = buckets.last_mut() {
-            last.end = len; // the loss rides behind the gradient
-        }
+        let buckets = Buckets::of(trainer.layout());
         let wake = work.clone();
         let options = Options {
             on_peer_lost,
@@ -239,7 +240,9 @@ impl Executor {
             feed_timeout: spec.elastic.lease() * 2,
             ..Options::new(SocketAddr::new(interface, 0), job_tag(&spec), identity(&worker))
         };
-        let endpoint = Endpoint::bind(options).map_err(|error| error.to_string())?;
+        let endpoint = Arc::new(Endpoint::bind(options).map_err(|error| error.to_string())?);
+        let reducer = Reducer::start(endpoint.clone(), &buckets, wake)
+            .map_err(|error| format!("start the thread that reduces: {error}"))?;
         let checkpoints = Checkpoints::start(
             &spec,
             out.join("checkpoints"),
@@ -249,6 +252,10 @@ impl Executor {
         )
         .map_err(|error| format!("start the thread that writes checkpoints: {error}"))?;
         let geometry = spec.geometry();
+        let partials = buckets
+            .ranges()
+            .iter()
+            .map(|range| Partials::new(geometry.lanes, range.len()));
         Ok(Self {
             network,
             geometry,
@@ -257,12 +264,12 @@ impl Executor {
             loader,
             endpoint,
             checkpoints: Arc::new(checkpoints),
+            reducer,
+            partials: partials.collect(),
             buckets,
             worker,
             membership: None,
-            partials: Partials::new(geometry.lanes, len),
             spans: BTreeMap::new(),
-            reduced: vec![0.0; len],
             last: None,
             holds: false,
             has_trained: false,
@@ -271,7 +278,6 @@ impl Executor {
             following: None,
             followers: Followers::default(),
             queue,
-            wake,
             later: VecDeque::new(),
             spec,
         })
@@ -356,7 +362,10 @@ impl Executor {
             rank,
             members: membership.members.iter().map(peer).collect(),
         })?;
-        self.partials.retain(|lane| keep.contains(&lane));
+        self.reducer.abandon();
+        for partials in &mut self.partials {
+            partials.retain(|lane| keep.contains(&lane));
+        }
         self.spans.retain(|lane, _| keep.contains(lane));
         tracing::debug!(epoch = %membership.epoch, "holds the epoch");
         self.membership = Some(membership);
@@ -364,7 +373,8 @@ impl Executor {
     }
 
     fn forget_partials(&mut self) {
-        self.partials.clear();
+        self.reducer.abandon();
+        self.partials.iter_mut().for_each(Partials::clear);
         self.spans.clear();
     }
 

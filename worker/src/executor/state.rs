@@ -11,6 +11,7 @@ use lockstep_faults::Point;
 use lockstep_trainer::State;
 use lockstep_trainer::checkpoint;
 
+use super::reducer::Reducer;
 use super::{Executor, Failure, Outcome, identity, new_trainer, peer};
 
 impl Executor {
@@ -156,21 +157,20 @@ impl Executor {
         Ok(TaskEnd::Done.into())
     }
 
-    /// The reduced gradient to share, without the loss behind it.
+    /// The reduced gradient to share, without the loss before it.
     pub(super) fn shared_gradient(&self) -> Arc<Vec<f32>> {
-        shared(&self.reduced, self.trainer.layout().len())
+        shared(&self.reducer)
     }
 
     /// Answers those who can be answered now.
     pub(super) fn serve_followers(&mut self) {
         if self.followers.wait() && self.holds && !self.void.load(Ordering::Acquire) {
-            let gradient = || shared(&self.reduced, self.trainer.layout().len());
+            let gradient = || shared(&self.reducer);
             self.followers.serve(self.trainer.state(), self.last, gradient);
         }
     }
 }
 
-/// A reduced gradient to share, without the loss behind it.
-fn shared(reduced: &[f32], len: usize) -> Arc<Vec<f32>> {
-    Arc::new(reduced[..len].to_vec())
+fn shared(reducer: &Reducer) -> Arc<Vec<f32>> {
+    Arc::new(reducer.gradient().to_vec())
 }

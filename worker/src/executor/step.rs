@@ -1,84 +1,111 @@
 //! A step: compute lanes, reduce, apply; and the end of a job.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use lockstep_collective::CollectiveError;
-use lockstep_engine::geometry::{Assignment, Node};
+use lockstep_collective::Partials;
+use lockstep_engine::geometry::Assignment;
 use lockstep_engine::ids::{Lane, Step};
-use lockstep_engine::membership::Source;
 use lockstep_engine::rank::{Reduced, Snapshot, TaskEnd};
 use lockstep_faults::Point;
 use lockstep_trainer::Batch;
 use lockstep_trainer::state::{are_finite, digest};
 
+use super::buckets::LaneGradient;
 use super::{Ending, Executor, Failure, Gain, Outcome, Work};
 use crate::validation;
 
 impl Executor {
-    /// The left fold of the lane's microbatches.
+    /// The left fold of the lane's microbatches. If nothing else is missing here of the step, its buckets are reduced as
+    /// soon as they are done.
     pub(super) fn compute(&mut self, step: Step, lane: Lane) -> Outcome {
         let began = Instant::now();
         self.following = None; // a member keeps up by itself
-        let mut buffer = self.partials.buffer();
-        let (gradient, loss) = buffer.split_at_mut(self.trainer.layout().len());
-        let mut consumed: Option<Range<u64>> = None;
-        for positions in self.geometry.positions(step, lane) {
-            let tokens = self.loader.read(positions.clone())?;
+        let overlaps = match self.completed_by(step, lane) {
+            Some(assignment) if self.spec.collective.overlap => {
+                self.begin_reduction(step, assignment);
+                true
+            }
+            _ => false,
+        };
+        let mut microbatches = self.geometry.positions(step, lane).peekable();
+        let mut after = self.after(step, lane);
+        let reducer = overlaps.then_some(&mut self.reducer);
+        let mut gradient = LaneGradient::new(lane, &self.buckets, &mut self.partials, reducer);
+        while let Some(positions) = microbatches.next() {
+            let next = microbatches.peek().cloned().or_else(|| {
+                gradient.end_with_next();
+                after.take()
+            });
+            let tokens = self.loader.read(positions, next)?;
             let batch = Batch::new(&tokens, self.spec.batch.sequences as usize, &self.device)?;
-            let mean = self.trainer.accumulate(&batch, gradient)?;
-            loss.iter_mut().for_each(|sum| *sum += mean);
-            consumed = Some(consumed.map_or(positions.clone(), |before| before.start..positions.end));
+            let mean = self.trainer.accumulate_in_buckets(&batch, &mut gradient)?;
+            gradient.add_loss(mean);
         }
-        if let Some(positions) = consumed {
-            self.spans.insert(lane, positions);
-        }
-        self.partials
-            .insert(Node::leaf(lane), buffer)
+        gradient
+            .end()
             .map_err(|error| Failure::Fatal(format!("fold lane {lane}: {error}")))?;
+        self.spans.insert(lane, self.geometry.span(step, lane));
         Ok(TaskEnd::Computed {
             took: began.elapsed(),
         }
         .into())
     }
 
+    /// Who computes what of a step, if this lane is all that is missing here.
+    fn completed_by(&self, step: Step, lane: Lane) -> Option<Assignment> {
+        let membership = self.membership.as_ref()?;
+        let assignment = membership.assignment(step);
+        let mine = assignment.lanes_of(membership.rank_of(&self.worker)?);
+        let others: Vec<Lane> = mine.filter(|&other| other != lane).collect();
+        let covers = |partials: &Partials| partials.covers(others.iter().copied());
+        self.partials.iter().all(covers).then_some(assignment)
+    }
+
+    /// The first positions that this rank will most likely compute after a lane.
+    fn after(&self, step: Step, lane: Lane) -> Option<Range<u64>> {
+        let membership = self.membership.as_ref()?;
+        let me = membership.rank_of(&self.worker)?;
+        let lanes = |step| membership.assignment(step).lanes_of(me).collect::<Vec<_>>();
+        let in_step = lanes(step).into_iter().find(|&other| other > lane);
+        let (step, lane) = match in_step {
+            Some(lane) => (step, lane),
+            None => (step.next(), lanes(step.next()).first().copied()?),
+        };
+        self.geometry.positions(step, lane).next()
+    }
+
+    fn begin_reduction(&mut self, step: Step, assignment: Assignment) {
+        self.last = None; // its gradient is about to be overwritten
+        self.reducer.begin(step, assignment);
+    }
+
     pub(super) fn reduce(&mut self, step: Step) -> Outcome {
-        lockstep_faults::reach(Point::BeforeSend, step.0);
         self.following = None;
         let membership = self
             .membership
             .as_ref()
             .ok_or_else(|| Failure::Fatal("no epoch was entered".to_owned()))?;
-        let assignment = membership.assignment(step);
-        self.last = None; // its gradient is about to be overwritten
         let doubted = membership.recompute && step == membership.base.next();
-        let feeds_members = step == membership.base.next()
-            && membership
-                .rank_of(&self.worker)
-                .is_some_and(|rank| membership.sources.contains(&Source::Peer(rank)));
-        if feeds_members {
-            self.exchange_and_feed(step, &assignment)?;
-        } else {
-            self.endpoint.all_reduce(
-                step,
-                &self.buckets,
-                &assignment,
-                &self.partials,
-                &mut self.reduced,
-            )?;
+        if !self.reducer.reduces(step) {
+            let assignment = membership.assignment(step);
+            self.begin_reduction(step, assignment);
+            for (bucket, partials) in self.partials.iter().enumerate() {
+                self.reducer.offer(bucket, partials);
+            }
         }
+        self.await_reduction()?;
         lockstep_faults::reach(Point::Reduced, step.0);
         if lockstep_faults::miscomputes() {
-            lockstep_faults::flip(&mut self.reduced);
+            lockstep_faults::flip(self.reducer.reduced_mut());
         }
         let every = self.spec.guard.compare_weights_every;
         let compares = every > 0 && step.0.is_multiple_of(every) || self.copied || doubted;
+        let reduced = self.reducer.reduced();
         let result = Reduced {
-            digest: digest(&self.reduced),
+            digest: digest(reduced),
             loss: self.loss(),
-            finite: are_finite(&self.reduced),
+            finite: are_finite(reduced),
             weights: compares.then(|| self.trainer.state().digest()),
         };
         Ok(Ending {
@@ -87,53 +114,25 @@ impl Executor {
         })
     }
 
-    /// Reduces while members that still lack the state ask this rank for it: the exchange waits for them, so they must
-    /// not wait for its end.
-    fn exchange_and_feed(&mut self, step: Step, assignment: &Assignment) -> Result<(), CollectiveError> {
-        let Self {
-            endpoint,
-            buckets,
-            partials,
-            reduced,
-            trainer,
-            followers,
-            queue,
-            wake,
-            later,
-            void,
-            ..
-        } = self;
-        let state = trainer.state();
-        let feed = move || {
-            loop {
-                if followers.wait() && !void.load(Ordering::Acquire) {
-                    followers.serve(state, None, Arc::default);
-                }
-                match queue.recv() {
-                    Ok(Work::Feed(request)) => followers.ask(request),
-                    Ok(Work::Wake) | Err(_) => return,
-                    Ok(work) => later.push_back(work),
-                }
+    /// Answers those who ask for the state meanwhile: members that still lack it take part in the reduction only then.
+    fn await_reduction(&mut self) -> Result<(), Failure> {
+        loop {
+            if let Some(result) = self.reducer.ended() {
+                return Ok(result?);
             }
-        };
-        std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("feed-members".to_owned())
-                .spawn_scoped(scope, feed)
-                .map_err(|error| CollectiveError::System {
-                    verb: "start a thread to feed members".to_owned(),
-                    kind: error.kind(),
-                })?;
-            let exchanged = endpoint.all_reduce(step, buckets, assignment, partials, reduced);
-            wake.send(Work::Wake).ok();
-            exchanged
-        })
-        .map(drop)
+            self.serve_followers();
+            match self.queue.recv() {
+                Ok(Work::Feed(request)) => self.followers.ask(request),
+                Ok(Work::Wake) => {}
+                Ok(work) => self.later.push_back(work),
+                Err(_) => return Err(Failure::Superseded), // nobody asks for anything any more
+            }
+        }
     }
 
     /// The mean loss of the step that was reduced last, in nats a token.
     fn loss(&self) -> f32 {
-        self.reduced.last().copied().unwrap_or(f32::NAN) * self.scale()
+        self.reducer.reduced().first().copied().unwrap_or(f32::NAN) * self.scale()
     }
 
     /// One over the microbatches of a step.
@@ -148,8 +147,7 @@ impl Executor {
             self.followers.tell(step, None);
         } else {
             let scale = self.scale();
-            let gradient = &self.reduced[..self.trainer.layout().len()];
-            let applied = self.trainer.apply(gradient, scale)?;
+            let applied = self.trainer.apply(self.reducer.gradient(), scale)?;
             if self.followers.are_fed() {
                 let gradient = self.shared_gradient();
                 self.followers.tell(step, Some(&gradient));

@@ -1,0 +1,206 @@
+//! A gradient in the buckets in which it is reduced.
+//!
+//! The buffer that is reduced holds the mean loss first, then the flat gradient. A backward comes to its end with the last
+//! bucket of the layout first and the first last, so this is the order in which buckets leave. The loss rides in front of
+//! the bucket that leaves last.
+
+use std::ops::Range;
+
+use lockstep_collective::{Partials, PartialsError};
+use lockstep_engine::geometry::Node;
+use lockstep_engine::ids::Lane;
+use lockstep_trainer::{Gradient, Layout};
+
+use super::reducer::Reducer;
+
+/// Values of a bucket, at least, unless there are no more: 1 MiB. To reduce fewer takes as long.
+const LEAST_VALUES: usize = 1 << 18;
+
+/// Where the gradient begins in the buffer that is reduced.
+pub(super) const GRADIENT: usize = 1;
+
+/// The buckets, in the order in which they leave.
+#[derive(Clone, Debug)]
+pub(super) struct Buckets {
+    /// In the buffer that is reduced.
+    ranges: Vec<Range<usize>>,
+    /// In which of them each bucket of the layout is.
+    places: Vec<usize>,
+}
+
+impl Buckets {
+    /// Neighbours of the layout's are put together until they are large enough.
+    pub(super) fn of(layout: &Layout) -> Self {
+        let (mut ranges, mut places) = (Vec::<Range<usize>>::new(), vec![0; layout.buckets().len()]);
+        for (index, bucket) in layout.buckets().iter().enumerate().rev() {
+            let bucket = bucket.start + GRADIENT..bucket.end + GRADIENT;
+            match ranges.last_mut().filter(|last| last.len() < LEAST_VALUES) {
+                Some(last) => last.start = bucket.start,
+                None => ranges.push(bucket),
+            }
+            places[index] = ranges.len() - 1;
+        }
+        match ranges.last_mut() {
+            Some(last) => last.start = 0,
+            None => ranges.push(0..GRADIENT),
+        }
+        Self { ranges, places }
+    }
+
+    /// Their places in the buffer that is reduced.
+    pub(super) fn ranges(&self) -> &[Range<usize>] {
+        &self.ranges
+    }
+
+    /// How many buckets of the layout are in each; the loss counts as one.
+    fn parts(&self) -> Vec<usize> {
+        let mut parts = vec![0; self.ranges.len()];
+        self.places.iter().for_each(|&place| parts[place] += 1);
+        parts.iter_mut().last().into_iter().for_each(|last| *last += 1);
+        parts
+    }
+}
+
+/// The gradient of a lane under way. In its last microbatch buckets go to the partials as soon as they are whole, and on
+/// to the other members if this lane was all that their reduction waits for here.
+pub(super) struct LaneGradient<'a> {
+    lane: Lane,
+    buckets: &'a Buckets,
+    partials: &'a mut [Partials],
+    reducer: Option<&'a mut Reducer>,
+    values: Vec<Vec<f32>>,
+    /// What each bucket still waits for; nothing is known before the last microbatch.
+    missing: Option<Vec<usize>>,
+    problem: Option<PartialsError>,
+}
+
+impl<'a> LaneGradient<'a> {
+    /// Zeros.
+    pub(super) fn new(
+        lane: Lane,
+        buckets: &'a Buckets,
+        partials: &'a mut [Partials],
+        reducer: Option<&'a mut Reducer>,
+    ) -> Self {
+        Self {
+            lane,
+            buckets,
+            values: partials.iter().map(Partials::buffer).collect(),
+            partials,
+            reducer,
+            missing: None,
+            problem: None,
+        }
+    }
+
+    /// The microbatch that comes is the lane's last.
+    pub(super) fn end_with_next(&mut self) {
+        self.missing = Some(self.buckets.parts());
+    }
+
+    /// Adds the mean loss of a microbatch.
+    pub(super) fn add_loss(&mut self, mean: f32) {
+        let last = self.values.len() - 1;
+        if let Some(sum) = self.values[last].first_mut() {
+            *sum += mean;
+        }
+        self.part_is_done(last);
+    }
+
+    /// Whether all went well.
+    pub(super) fn end(self) -> Result<(), PartialsError> {
+        self.problem.map_or(Ok(()), Err)
+    }
+
+    fn part_is_done(&mut self, bucket: usize) {
+        let Some(missing) = &mut self.missing else { return };
+        missing[bucket] -= 1;
+        if missing[bucket] > 0 {
+            return;
+        }
+        let values = std::mem::take(&mut self.values[bucket]);
+        let folded = self.partials[bucket].insert(Node::leaf(self.lane), values);
+        self.problem = self.problem.take().or(folded.err());
+        if let Some(reducer) = &mut self.reducer {
+            reducer.offer(bucket, &self.partials[bucket]);
+        }
+    }
+}
+
+impl Gradient for LaneGradient<'_> {
+    fn at(&mut self, range: Range<usize>) -> &mut [f32] {
+        let range = range.start + GRADIENT..range.end + GRADIENT;
+        // They descend.
+        let bucket = self
+            .buckets
+            .ranges
+            .partition_point(|bucket| bucket.start > range.start);
+        let start = self.buckets.ranges[bucket].start;
+        &mut self.values[bucket][range.start - start..range.end - start]
+    }
+
+    fn done(&mut self, bucket: usize) {
+        self.part_is_done(self.buckets.places[bucket]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buckets(sizes: &[usize]) -> (Layout, Buckets) {
+        let parameters = (0..)
+            .zip(sizes)
+            .map(|(i, &size): (usize, _)| (format!("p{i}"), vec![size], false));
+        let each: Vec<Range<usize>> = (0..sizes.len()).map(|i| i..i + 1).collect();
+        let layout = Layout::new(parameters, &each).unwrap();
+        let buckets = Buckets::of(&layout);
+        (layout, buckets)
+    }
+
+    #[test]
+    fn small_ones_are_put_together_and_the_loss_leaves_last() {
+        let (_, found) = buckets(&[5, LEAST_VALUES, 7, LEAST_VALUES - 8, 9]);
+        let (a, b) = (
+            1 + 5 + LEAST_VALUES,
+            1 + 5 + LEAST_VALUES + 7 + LEAST_VALUES - 8 + 9,
+        );
+        assert_eq!(found.ranges(), [a + 7..b, 6..a + 7, 0..6]);
+        assert_eq!(found.places, [2, 1, 1, 0, 0]);
+        assert_eq!(found.parts(), [2, 2, 2]);
+        let (_, one) = buckets(&[3, 4]);
+        assert_eq!((one.ranges()[0].clone(), one.parts()), (0..8, vec![3]));
+    }
+
+    #[test]
+    fn a_lane_is_folded_as_its_buckets_are_done() {
+        let (layout, buckets) = buckets(&[2, LEAST_VALUES, LEAST_VALUES]);
+        let lens = buckets.ranges().iter().map(Range::len);
+        let mut partials: Vec<Partials> = lens.map(|len| Partials::new(1, len)).collect();
+        let mut lane = LaneGradient::new(Lane(0), &buckets, &mut partials, None);
+        for microbatch in 0..2 {
+            if microbatch == 1 {
+                lane.end_with_next();
+            }
+            for (index, bucket) in layout.buckets().iter().enumerate().rev() {
+                lane.at(bucket.clone())
+                    .iter_mut()
+                    .for_each(|value| *value += index as f32);
+                lane.done(index);
+            }
+            lane.add_loss(0.5);
+        }
+        lane.end().unwrap();
+        let mut reduced = vec![f32::NAN; layout.len() + GRADIENT];
+        for (partials, range) in partials.iter().zip(buckets.ranges()) {
+            let (node, values) = partials.iter().next().unwrap();
+            assert_eq!(node, Node::root(1));
+            reduced[range.clone()].copy_from_slice(values);
+        }
+        let runs = [(1.0, 1), (0.0, 2), (2.0, LEAST_VALUES), (4.0, LEAST_VALUES)];
+        let expected = runs
+            .into_iter()
+            .flat_map(|(value, count)| std::iter::repeat_n(value, count));
+        assert!(reduced.into_iter().eq(expected));
+    }
+}
