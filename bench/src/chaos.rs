@@ -51,6 +51,7 @@ fn job() -> Job {
         lease_ms: 1000,
         model: MINUTE,
         length: 32,
+        collective: "",
     }
 }
 

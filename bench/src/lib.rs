@@ -17,6 +17,7 @@
 //! | [`recovery`] | what it takes to get over a death, a silence, a replacement |
 //! | `takeover` | how long a run stands still when the coordinator that leads is killed |
 //! | [`goodput`] | what is left of a run's speed under regular deaths; what a checkpoint costs |
+//! | [`overlap`] | what it saves to reduce a gradient while it is computed |
 //! | [`streams`] | what a verdict takes with very many workers, which are simulated |
 //! | [`spread`] | medians and percentiles |
 //! | [`watch`] | what the coordinator says of a job, and when |
@@ -40,6 +41,7 @@ pub mod figures;
 pub mod goodput;
 pub mod machine;
 pub mod netns;
+pub mod overlap;
 pub mod recovery;
 mod scene;
 pub mod soak;

@@ -123,8 +123,10 @@ impl Host {
     /// # Errors
     /// When `tc` refuses.
     pub fn slow_down(&self, kilobits: u32) -> Result<(), Error> {
+        // A packet at least; what passes in 2 ms, as fast links are not looked at more often.
+        let burst = (kilobits / 4).max(1600);
         self.inside(&format!(
-            "tc qdisc replace dev eth0 root tbf rate {kilobits}kbit burst 1600 latency 400ms"
+            "tc qdisc replace dev eth0 root tbf rate {kilobits}kbit burst {burst} latency 400ms"
         ))
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn job(name: &'static str, steps: u64, every: u64, spares: u32) -> Jo
         lease_ms: 2000,
         model: MILLIONS,
         length: 32,
+        collective: "",
     }
 }
 

@@ -119,6 +119,7 @@ fn run(bench: &Bench, options: Options, data: &Data) -> Result<Soaked, Error> {
         lease_ms: 1000,
         model: MINUTE,
         length: 32,
+        collective: "",
     };
     let expected = undisturbed(bench, data, &job)?;
     let names = [COORDINATOR, WORKERS[0], WORKERS[1], WORKERS[2]];

@@ -68,6 +68,7 @@ pub fn measure(bench: &Bench, workers: u32, steps: u64) -> Result<Streams, Error
         lease_ms: 10_000,
         model: MINUTE,
         length: 32,
+        collective: "",
     };
     let source = job.toml(&folder.path().join("no-dataset-is-read"));
     let source = source.replace("min_workers = 1", &format!("min_workers = {workers}"));

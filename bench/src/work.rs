@@ -34,6 +34,8 @@ pub struct Job {
     pub model: &'static str,
     /// Tokens of a sequence.
     pub length: usize,
+    /// `[collective]` by its lines.
+    pub collective: &'static str,
 }
 
 /// Some thirty thousand parameters.
@@ -55,6 +57,7 @@ impl Job {
             lease_ms,
             model,
             length,
+            collective,
         } = self;
         let dataset = dataset.display().to_string();
         format!(
@@ -62,7 +65,8 @@ impl Job {
              [train]\nsteps = {steps}\nseed = 7\n\
              [batch]\nmicrobatches = {microbatches}\nlanes = {lanes}\nsequences = 2\nsequence_length = {length}\n[optim]\nlearning_rate = 1e-2\n\
              [checkpoint]\nevery = {every}\nkeep = 3\n\
-             [elastic]\nmin_workers = 1\nmax_workers = {max_workers}\nspares = {spares}\nlease_ms = {lease_ms}\n"
+             [elastic]\nmin_workers = 1\nmax_workers = {max_workers}\nspares = {spares}\nlease_ms = {lease_ms}\n\
+             [collective]\n{collective}\n"
         )
     }
 }

@@ -7,7 +7,7 @@ use lockstep_bench::chaos::{Chaos, Outcome, Verdict};
 use lockstep_bench::figures::{self, Bound, Figure};
 use lockstep_bench::soak::Options;
 use lockstep_bench::spread::Spread;
-use lockstep_bench::{Bench, Error};
+use lockstep_bench::{Bench, Error, overlap};
 
 use crate::failure::Failure;
 use crate::interrupt;
@@ -68,6 +68,23 @@ pub(crate) struct StreamsArgs {
     /// Steps.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     steps: u64,
+}
+
+/// What it saves to reduce buckets of the gradient while others are still computed.
+///
+/// Two workers on hosts of their own, which are network namespaces (as root), with a link of a given speed. Each round runs the same
+/// job twice, with `collective.overlap` off and on, A B A B; the median of the rounds' ratios counts.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OverlapArgs {
+    /// What a host can send, in megabits a second.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    megabits: u32,
+    /// Steps of each run.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(2..=100_000))]
+    steps: u64,
+    /// Rounds of two runs each.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
 }
 
 pub(super) fn bench() -> anyhow::Result<Bench> {
@@ -190,6 +207,33 @@ fn figure_line(figure: &Figure) -> [String; 6] {
         figure.n.to_string(),
         figure.reference.unwrap_or_default().to_owned(),
     ]
+}
+
+pub(crate) async fn overlap(args: OverlapArgs, format: Format) -> anyhow::Result<()> {
+    let bench = bench()?;
+    let options = overlap::Options {
+        megabits: args.megabits,
+        steps: args.steps,
+        rounds: args.rounds,
+    };
+    let measured = beside(move || overlap::measure(&bench, options)).await?;
+    format.print(&measured, |measured| {
+        let rows = measured.rounds.iter().map(|round| {
+            [
+                format!("{:.1}", round.after_ms),
+                format!("{:.1}", round.overlapped_ms),
+                format!("{:.3}", round.ratio()),
+            ]
+        });
+        format!(
+            "{}\n\na step over {} Mbit/s takes {:.3} of its time when buckets are reduced while others are computed (median of {} \
+             rounds); the weights are the same",
+            table(["after the backward ms", "overlapped ms", "ratio"], rows),
+            measured.megabits,
+            measured.ratio,
+            measured.rounds.len(),
+        )
+    })
 }
 
 pub(crate) async fn streams(args: StreamsArgs, format: Format) -> anyhow::Result<()> {
