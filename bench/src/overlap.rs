@@ -1,5 +1,5 @@
-//! What it saves to reduce buckets of the gradient while others are still computed: two ranks on hosts of their own,
-//! with a network of a given speed between them.
+//! What it saves to reduce buckets of the gradient while others are still computed, and to send them in less precision: two
+//! ranks on hosts of their own, with a network of a given speed between them.
 
 use std::fs;
 
@@ -24,28 +24,36 @@ pub struct Options {
     pub megabits: u32,
     /// Steps of a run.
     pub steps: u64,
-    /// Rounds of two runs each.
+    /// Rounds of three runs each.
     pub rounds: u32,
 }
 
-/// Two runs of the same job.
+/// Runs of the same job.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Round {
     /// A step when all buckets leave at the end of the backward: the median, in milliseconds.
     pub after_ms: f64,
     /// A step when each leaves as soon as it is done.
     pub overlapped_ms: f64,
+    /// The same with gradients in bf16, which gives other weights.
+    pub bf16_ms: f64,
 }
 
 impl Round {
-    /// The second over the first.
+    /// Overlapped over after.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.overlapped_ms / self.after_ms
     }
+
+    /// Overlapped in bf16 over overlapped in f32.
+    #[must_use]
+    pub fn ratio_of_bf16(&self) -> f64 {
+        self.bf16_ms / self.overlapped_ms
+    }
 }
 
-/// All rounds; every run gave the same weights.
+/// All rounds; every run gave the weights that it must.
 #[derive(Clone, Debug, Serialize)]
 pub struct Overlap {
     /// What a host can send, in megabits a second.
@@ -54,6 +62,8 @@ pub struct Overlap {
     pub rounds: Vec<Round>,
     /// The median of their ratios.
     pub ratio: f64,
+    /// The median of the ratios of bf16.
+    pub ratio_of_bf16: f64,
 }
 
 /// Measures it. Needs root, for the hosts are network namespaces.
@@ -62,21 +72,29 @@ pub struct Overlap {
 /// When a run does not come to its end, or not with the weights that one worker alone gives.
 pub fn measure(bench: &Bench, options: Options) -> Result<Overlap, Error> {
     let data = Data::build()?;
-    let weights = undisturbed(bench, &data, &job("alone", options.steps, ""))?;
-    let run = |name, collective| {
+    let alone = |name, collective| undisturbed(bench, &data, &job(name, options.steps, collective));
+    let weights = alone("alone", "")?;
+    let weights_of_bf16 = alone("alone-bf16", "precision = \"bf16\"")?;
+    let run = |name, collective, weights| {
         let job = job(name, options.steps, collective);
-        step_ms(bench, &data, &job, options.megabits, &weights)
+        step_ms(bench, &data, &job, options.megabits, weights)
     };
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
         rounds.push(Round {
-            after_ms: run("after", "transport = \"tcp\"\noverlap = false")?,
-            overlapped_ms: run("overlapped", "transport = \"tcp\"")?,
+            after_ms: run("after", "transport = \"tcp\"\noverlap = false", &weights)?,
+            overlapped_ms: run("overlapped", "transport = \"tcp\"", &weights)?,
+            bf16_ms: run(
+                "bf16",
+                "transport = \"tcp\"\nprecision = \"bf16\"",
+                &weights_of_bf16,
+            )?,
         });
     }
     Ok(Overlap {
         megabits: options.megabits,
         ratio: Spread::of(rounds.iter().map(Round::ratio).collect()).p50,
+        ratio_of_bf16: Spread::of(rounds.iter().map(Round::ratio_of_bf16).collect()).p50,
         rounds,
     })
 }

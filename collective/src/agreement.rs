@@ -60,7 +60,7 @@ impl Operation<'_> {
             return Ok(Way::Tcp);
         }
         let mut outbox = Outbox::new(caller.members as usize);
-        let place = match Place::make(caller.members) {
+        let place = match Place::make(caller.members, self.may_spin()) {
             Ok(place) => place,
             Err(error) => {
                 tracing::warn!(%error, "no shared memory: takes TCP");

@@ -39,6 +39,9 @@ pub struct Options {
     pub token: String,
     /// The way that all-reduces take. It decides no bits; one member that wants TCP is enough for its group to take it.
     pub transport: Transport,
+    /// Whether an operation that waits leaves its core to others at once, as when they compute what will be reduced next;
+    /// otherwise it looks for a moment whether it can go on, which is faster.
+    pub yields: bool,
     /// How long an operation waits without hearing from anybody, and a feed for its follower to read. Losses are
     /// noticed by broken connections, so this is only for members that hang.
     pub timeout: Duration,
@@ -68,6 +71,7 @@ impl Options {
             identity: identity.into(),
             token: String::new(),
             transport: Transport::Auto,
+            yields: false,
             timeout: Duration::from_secs(120),
             feed_timeout: Duration::from_secs(10),
             mailbox_bytes: 256 << 20,
@@ -85,6 +89,7 @@ impl fmt::Debug for Options {
             job,
             identity,
             transport,
+            yields,
             timeout,
             feed_timeout,
             mailbox_bytes,
@@ -96,6 +101,7 @@ impl fmt::Debug for Options {
             .field("job", job)
             .field("identity", identity)
             .field("transport", transport)
+            .field("yields", yields)
             .field("timeout", timeout)
             .field("feed_timeout", feed_timeout)
             .field("mailbox_bytes", mailbox_bytes)
@@ -149,6 +155,7 @@ impl Endpoint {
             identity,
             token,
             transport,
+            yields,
             timeout,
             feed_timeout,
             mailbox_bytes,
@@ -181,6 +188,7 @@ impl Endpoint {
             job,
             identity,
             token,
+            yields,
             timeout,
             feed_timeout,
             mailbox_bytes,

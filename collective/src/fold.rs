@@ -10,6 +10,7 @@ use std::sync::Arc;
 use lockstep_engine::geometry::Node;
 
 use crate::pool::{Buffer, Pool};
+use crate::precision::Precision;
 
 /// A part of a buffer, which may be shared.
 #[derive(Clone, Debug)]
@@ -73,28 +74,24 @@ impl Segment {
     }
 }
 
-/// `left + right`, elementwise, in f32, to the left.
-pub(crate) fn add_to(left: &mut [f32], right: &[f32]) {
+/// `left + right`, elementwise, to the left.
+pub(crate) fn add_to(left: &mut [f32], right: &[f32], precision: Precision) {
     for (l, r) in left.iter_mut().zip(right) {
-        *l += *r;
+        *l = precision.add(*l, *r);
     }
 }
 
-/// `left + right`, elementwise, in f32: into whichever of the two nobody else reads, or else into a new buffer.
-/// Both have the same length.
-#[expect(
-    clippy::assign_op_pattern,
-    reason = "the left operand comes first, wherever the sum goes"
-)]
-pub(crate) fn add(mut left: Segment, mut right: Segment, pool: &Pool) -> Segment {
+/// `left + right`, elementwise: into whichever of the two nobody else reads, or else into a new buffer. Both have the
+/// same length. The left operand comes first, wherever the sum goes.
+pub(crate) fn add(mut left: Segment, mut right: Segment, precision: Precision, pool: &Pool) -> Segment {
     if let Some(sum) = left.values_mut() {
-        add_to(sum, right.values());
+        add_to(sum, right.values(), precision);
         right.recycle(pool);
         return left;
     }
     if let Some(sum) = right.values_mut() {
         for (r, l) in sum.iter_mut().zip(left.values()) {
-            *r = *l + *r;
+            *r = precision.add(*l, *r);
         }
         left.recycle(pool);
         return right;
@@ -108,7 +105,7 @@ pub(crate) fn add(mut left: Segment, mut right: Segment, pool: &Pool) -> Segment
     };
     if let Some(sum) = Arc::get_mut(&mut buffer) {
         for ((sum, l), r) in sum.iter_mut().zip(left.values()).zip(right.values()) {
-            *sum = *l + *r;
+            *sum = precision.add(*l, *r);
         }
     }
     left.recycle(pool);
@@ -117,12 +114,21 @@ pub(crate) fn add(mut left: Segment, mut right: Segment, pool: &Pool) -> Segment
 }
 
 /// Values at disjoint nodes of the tree over lanes, folded as far as they go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fold {
+    precision: Precision,
     held: BTreeMap<Node, Segment>,
 }
 
 impl Fold {
+    /// No values, which will be of this precision.
+    pub(crate) fn new(precision: Precision) -> Self {
+        Self {
+            precision,
+            held: BTreeMap::new(),
+        }
+    }
+
     /// Puts a value at an aligned `node`, and folds it with its sibling while there is one. Returns the node
     /// in the way, and changes nothing, if a lane of it is held already.
     pub(crate) fn insert(&mut self, node: Node, value: Segment, pool: &Pool) -> Result<(), Node> {
@@ -137,7 +143,7 @@ impl Fold {
             } else {
                 (sibling, value)
             };
-            value = add(left, right, pool);
+            value = add(left, right, self.precision, pool);
             node = node.parent();
         }
         self.held.insert(node, value);
@@ -184,7 +190,12 @@ mod tests {
                 share_left.then(|| left.clone()),
                 share_right.then(|| right.clone()),
             );
-            let sum = add(Segment::pooled(left, 2), Segment::pooled(right, 2), &pool);
+            let sum = add(
+                Segment::pooled(left, 2),
+                Segment::pooled(right, 2),
+                Precision::F32,
+                &pool,
+            );
             assert_eq!(sum.values(), [11.0, 22.0]);
             assert!(watch.0.is_none_or(|left| *left == [1.0, 2.0]));
             assert!(watch.1.is_none_or(|right| *right == [10.0, 20.0]));
@@ -195,7 +206,7 @@ mod tests {
     fn overlaps_are_refused_whether_above_below_or_folded() {
         let pool = Pool::new(1 << 20);
         let value = || Segment::pooled(pool.take(1), 1);
-        let mut fold = Fold::default();
+        let mut fold = Fold::new(Precision::F32);
         let node = |start, len| Node { start, len };
         fold.insert(node(0, 1), value(), &pool).unwrap();
         fold.insert(node(1, 1), value(), &pool).unwrap();

@@ -51,6 +51,7 @@
 //! | [`limits`] | the bounds below |
 //! | `fold` | the one addition and the fixed tree |
 //! | `pool` | buffers that come back |
+//! | `precision` | how precise gradients are between lanes, and as words of the wire |
 //! | `plan` | how a bucket is cut in chunks and pieces |
 //! | `reduction` | one reduction as a pure machine: frames in, frames out |
 //! | `all_reduce` | the operation: which way it goes, and the machine driven over the links |
@@ -115,6 +116,7 @@ mod outbound;
 pub mod partials;
 mod plan;
 mod pool;
+mod precision;
 mod reduction;
 mod slots;
 mod state;
@@ -127,6 +129,7 @@ pub use error::{CollectiveError, LossReason, PeerLost};
 pub use feed::{Feed, FollowRequest, Start};
 pub use following::{FollowOptions, Following};
 pub use partials::{Held, Partials, PartialsError};
+pub use precision::Precision;
 pub use state::Stats;
 
 // Payloads go from memory to the wire as they are.

@@ -217,7 +217,10 @@ impl<'a, 'o> Local<'a, 'o> {
                 let read = readers[leaf.rank.index()].read(view, from, which, place);
                 read.map(|()| None).map_err(|problem| (leaf.rank, problem))
             };
-            let added = self.rounds.walk.fold(block.len(), &mut self.levels, fetch);
+            let added =
+                self.rounds
+                    .walk
+                    .fold((block.len(), self.call.held.precision()), &mut self.levels, fetch);
             let sum = added.map_err(|(rank, problem)| self.operation.cannot_read(rank, problem))?;
             copy(sum, &mut out[block], self.passes_caches);
             if to.is_some() {
@@ -283,6 +286,7 @@ fn tag(call: &Call<'_>) -> u32 {
         turn.step.0,
         turn.bucket.into(),
         call.held.len() as u64,
+        call.held.precision() as u64,
         call.root.len.into(),
     ];
     for nodes in &call.nodes {

@@ -19,8 +19,8 @@ use crate::slots::{Slot, Slots, Writer};
 const STAGE: usize = 0;
 /// The word that is 1 while its member sleeps.
 const ASLEEP: usize = 1;
-/// How often a member looks before it goes to sleep, when there is a core for each: some 20 us, as falling asleep and
-/// being woken takes no less.
+/// How often a member looks before it goes to sleep, when there is a core for each that has nothing else to do: some 20
+/// us, as falling asleep and being woken takes no less.
 const LOOKS: u32 = 400;
 
 /// The segment of this member, before those of others are known.
@@ -28,17 +28,29 @@ const LOOKS: u32 = 400;
 pub(crate) struct Place {
     slots: Slots,
     segment: Segment,
+    looks: u32,
 }
 
 impl Place {
-    /// Makes one for a group of so many, and sees that others can use it as this process can.
-    pub(crate) fn make(members: u32) -> io::Result<Self> {
+    /// Makes one for a group of so many, and sees that others can use it as this process can. Who waits may look for a
+    /// while if the processor has nothing else to do.
+    pub(crate) fn make(members: u32, idles: bool) -> io::Result<Self> {
         let slots = Slots::new(members);
         let segment = Segment::create(slots.len())?;
         let view = View::open(&segment.ticket())?;
         let alarm = Alarm::default();
         sleep((&view, STAGE, 0), (&alarm, 0), (&segment, ASLEEP), Duration::ZERO)?;
-        Ok(Self { slots, segment })
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let looks = if idles && members as usize <= cores {
+            LOOKS
+        } else {
+            1
+        };
+        Ok(Self {
+            slots,
+            segment,
+            looks,
+        })
     }
 
     /// Where others find it.
@@ -55,9 +67,8 @@ impl Place {
         };
         let views = tickets.iter().map(|ticket| ticket.as_ref().map(open).transpose());
         let views = views.collect::<io::Result<Vec<_>>>()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Neighbours {
-            looks: if views.len() <= cores { LOOKS } else { 1 },
+            looks: self.looks,
             slots: self.slots,
             segment: self.segment,
             views,

@@ -119,6 +119,11 @@ impl<'a> Operation<'a> {
         }
     }
 
+    /// Whether who waits may keep its core.
+    pub(crate) fn may_spin(&self) -> bool {
+        !self.shared.yields
+    }
+
     /// The way between the members, if they have agreed on one.
     pub(crate) fn known_way(&self) -> Result<Option<Way>, CollectiveError> {
         let state = self.shared.lock();

@@ -8,6 +8,7 @@ use lockstep_engine::ids::Lane;
 
 use crate::fold::{Fold, Segment};
 use crate::pool::Pool;
+use crate::precision::Precision;
 
 /// The gradients that one rank has computed of one step, folded to the largest whole subtrees.
 ///
@@ -20,6 +21,7 @@ use crate::pool::Pool;
 pub struct Partials {
     lanes: u32,
     len: usize,
+    precision: Precision,
     fold: Fold,
     pool: Pool,
 }
@@ -68,6 +70,7 @@ pub enum PartialsError {
 pub struct Held {
     lanes: u32,
     len: usize,
+    precision: Precision,
     values: Vec<(Node, Segment)>,
 }
 
@@ -82,6 +85,11 @@ impl Held {
         self.len
     }
 
+    /// How precise they are.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The nodes, in lane order, with their values.
     pub(crate) fn values(&self) -> &[(Node, Segment)] {
         &self.values
@@ -92,10 +100,17 @@ impl Partials {
     /// No partials yet, of steps of `lanes` lanes (a power of two) and gradients of `len` values.
     #[must_use]
     pub fn new(lanes: u32, len: usize) -> Self {
+        Self::with_precision(lanes, len, Precision::F32)
+    }
+
+    /// The same, of another precision, which must be that of all members.
+    #[must_use]
+    pub fn with_precision(lanes: u32, len: usize, precision: Precision) -> Self {
         Self {
             lanes,
             len,
-            fold: Fold::default(),
+            precision,
+            fold: Fold::new(precision),
             pool: Pool::new(usize::MAX),
         }
     }
@@ -125,13 +140,13 @@ impl Partials {
         values
     }
 
-    /// Puts the gradient of `node` in, and folds it with its sibling as soon as both are there, up to the root:
-    /// `left[i] + right[i]` in f32, in that order.
+    /// Puts the gradient of `node` in, rounded to the precision, and folds it with its sibling as soon as both are there, up to
+    /// the root: `left[i] + right[i]` in f32, in that order, and rounded.
     ///
     /// # Errors
     /// When the length is wrong, the tree has no such node, or one of its lanes is there already; nothing has
     /// changed then.
-    pub fn insert(&mut self, node: Node, values: Vec<f32>) -> Result<(), PartialsError> {
+    pub fn insert(&mut self, node: Node, mut values: Vec<f32>) -> Result<(), PartialsError> {
         if values.len() != self.len {
             return Err(PartialsError::Length {
                 found: values.len(),
@@ -148,6 +163,7 @@ impl Partials {
                 lanes: self.lanes,
             });
         }
+        self.precision.round(&mut values);
         let value = Segment::pooled(Arc::new(values), self.len);
         self.fold
             .insert(node, value, &self.pool)
@@ -216,6 +232,7 @@ impl Partials {
         Held {
             lanes: self.lanes,
             len: range.len(),
+            precision: self.precision,
             values: self.fold.iter().map(lend).collect(),
         }
     }

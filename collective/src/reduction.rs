@@ -15,6 +15,7 @@ use crate::frame::{Header, Kind};
 use crate::partials::Held;
 use crate::plan::{PIECE_VALUES, Piece, pieces};
 use crate::pool::Pool;
+use crate::precision::Precision;
 
 /// A frame to be sent.
 #[derive(Debug)]
@@ -133,7 +134,7 @@ impl<'a> Reduction<'a> {
             let lend = |(node, value): &(Node, Segment)| (*node, value.lend(piece.range.clone()));
             let mine = self.held.values().iter().map(lend);
             if piece.owner == me {
-                let mut fold = Fold::default();
+                let mut fold = Fold::new(self.held.precision());
                 for (node, value) in mine {
                     // Nodes of one rank are as large as can be: they neither overlap nor fold.
                     let _ = fold.insert(node, value, self.pool);
@@ -150,7 +151,8 @@ impl<'a> Reduction<'a> {
                     self.finish(at, out, outbox);
                 }
             } else {
-                for (node, payload) in mine {
+                for (node, values) in mine {
+                    let payload = self.held.precision().pack(values, self.pool);
                     let header = Header {
                         node,
                         ..self.header(Kind::Partial, piece.index)
@@ -159,11 +161,13 @@ impl<'a> Reduction<'a> {
                         piece.owner,
                         Outgoing {
                             header,
-                            payload,
+                            payload: payload.lend(0..payload.values().len()),
                             sealed: false,
                         },
                         false,
                     );
+                    // The pool hands it out again when the link has written it.
+                    payload.recycle(self.pool);
                 }
                 self.missing[piece.owner.index()] += 1;
                 self.progress.push(Progress::Expected);
@@ -203,7 +207,8 @@ impl<'a> Reduction<'a> {
         let Some(piece) = self.pieces.get(at) else {
             return disagree("no such piece");
         };
-        if payload.values().len() != piece.range.len() {
+        let precision = self.held.precision();
+        if payload.values().len() != precision.wire_len(piece.range.len()) {
             return disagree("another length");
         }
         match (&mut self.progress[at], header.kind) {
@@ -211,7 +216,8 @@ impl<'a> Reduction<'a> {
                 if !self.nodes[from.index()].contains(&node) {
                     return disagree("another's lanes");
                 }
-                if fold.insert(node, payload, self.pool).is_err() {
+                let values = unpacked(payload, piece.range.len(), precision, self.pool);
+                if fold.insert(node, values, self.pool).is_err() {
                     return disagree("sent twice");
                 }
                 *missing -= 1;
@@ -225,7 +231,7 @@ impl<'a> Reduction<'a> {
                 if piece.owner != from {
                     return disagree("another's piece");
                 }
-                out[piece.range.clone()].copy_from_slice(payload.values());
+                precision.unpack(payload.values(), &mut out[piece.range.clone()]);
                 payload.recycle(self.pool);
                 *progress = Progress::Done;
                 self.missing[from.index()] -= 1;
@@ -245,6 +251,10 @@ impl<'a> Reduction<'a> {
         let Some(sum) = fold.remove(self.root) else { return };
         out[piece.range.clone()].copy_from_slice(sum.values());
         if self.place.members > 1 {
+            let sum = self
+                .held
+                .precision()
+                .pack(sum.lend(0..sum.values().len()), self.pool);
             let header = self.header(Kind::Reduced, piece.index).announcing(sum.bytes());
             for rank in (0..self.place.members)
                 .map(Rank)
@@ -261,6 +271,7 @@ impl<'a> Reduction<'a> {
                     true,
                 );
             }
+            sum.recycle(self.pool);
         }
         // The pool hands it out again when the last link has written it.
         sum.recycle(self.pool);
@@ -275,6 +286,20 @@ impl<'a> Reduction<'a> {
             ..Header::bare(kind, job, epoch)
         }
     }
+}
+
+/// Values that came over the wire.
+fn unpacked(payload: Segment, len: usize, precision: Precision, pool: &Pool) -> Segment {
+    if precision == Precision::F32 {
+        return payload;
+    }
+    let mut values = Segment::pooled(pool.take_rounded(len), len);
+    // A buffer from the pool is nobody else's.
+    if let Some(values) = values.values_mut() {
+        precision.unpack(payload.values(), values);
+    }
+    payload.recycle(pool);
+    values
 }
 
 #[cfg(test)]

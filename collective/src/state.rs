@@ -324,6 +324,8 @@ pub(crate) struct Shared {
     pub(crate) identity: String,
     /// The job's token.
     pub(crate) token: String,
+    /// Whether who waits leaves its core to others at once.
+    pub(crate) yields: bool,
     /// How long an operation waits in silence.
     pub(crate) timeout: Duration,
     /// How long a follower waits in silence.

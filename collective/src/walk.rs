@@ -7,6 +7,7 @@ use lockstep_engine::geometry::Node;
 use lockstep_engine::ids::Rank;
 
 use crate::fold::add_to;
+use crate::precision::Precision;
 
 /// A value of the walk: that of a node of some member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Walk {
     /// writes them to where it is told.
     pub(crate) fn fold<'v, 'l: 'v, E>(
         &self,
-        len: usize,
+        (len, precision): (usize, Precision),
         levels: &'l mut Levels,
         mut fetch: impl FnMut(&Leaf, &mut [f32]) -> Result<Option<&'v [f32]>, E>,
     ) -> Result<&'v [f32], E> {
@@ -93,23 +94,23 @@ impl Walk {
             let right = fetch(leaf, landing)?.unwrap_or(landing);
             let sum = &mut sums[depth - 1][..len];
             match at_hand.take() {
-                Some(left) => add(left, right, sum),
-                None => add_to(sum, right),
+                Some(left) => add(left, right, sum, precision),
+                None => add_to(sum, right, precision),
             }
             for _ in 1..leaf.folds {
                 depth -= 1;
                 let (left, right) = sums.split_at_mut(depth);
-                add_to(&mut left[depth - 1][..len], &right[0][..len]);
+                add_to(&mut left[depth - 1][..len], &right[0][..len], precision);
             }
         }
         Ok(at_hand.unwrap_or(&sums[0][..len]))
     }
 }
 
-/// `left + right`, elementwise, in f32.
-fn add(left: &[f32], right: &[f32], sum: &mut [f32]) {
+/// `left + right`, elementwise.
+fn add(left: &[f32], right: &[f32], sum: &mut [f32], precision: Precision) {
     for ((sum, l), r) in sum.iter_mut().zip(left).zip(right) {
-        *sum = *l + *r;
+        *sum = precision.add(*l, *r);
     }
 }
 
@@ -135,11 +136,12 @@ mod tests {
             (members, owners) in (1u32..6, 0u32..6).prop_flat_map(|(members, log)| {
                 (Just(members), prop::collection::vec((0..members).prop_map(Rank), 1 << log))
             }),
+            precision in prop::sample::select(vec![Precision::F32, Precision::Bf16]),
         ) {
             let assignment = Assignment::from_owners(owners.clone());
             let nodes: Vec<Vec<Node>> = (0..members).map(|rank| assignment.nodes_of(Rank(rank))).collect();
             let root = Node::root(owners.len() as u32);
-            let (mut fold, pool) = (Fold::default(), Pool::new(1 << 20));
+            let (mut fold, pool) = (Fold::new(precision), Pool::new(1 << 20));
             for &node in nodes.iter().flatten() {
                 fold.insert(node, Segment::pooled(Arc::new(value(node)), 5), &pool).unwrap();
             }
@@ -147,7 +149,7 @@ mod tests {
             let values: Vec<Vec<Vec<f32>>> =
                 nodes.iter().map(|nodes| nodes.iter().map(|&node| value(node)).collect()).collect();
             let mut levels = walk.levels(8);
-            let sum = walk.fold(5, &mut levels, |leaf, to| {
+            let sum = walk.fold((5, precision), &mut levels, |leaf, to| {
                 let values = &values[leaf.rank.index()][leaf.index];
                 if leaf.rank == Rank(0) {
                     return Ok::<_, Infallible>(Some(values.as_slice()));

@@ -32,9 +32,9 @@ fn without_shared_memory_a_group_takes_tcp() {
         endpoint.enter(group).unwrap();
     }
     for endpoint in &endpoints {
-        let connected = endpoint
-            .handle()
-            .wait_until(Duration::from_secs(60), |stats| (stats.inbound, stats.outbound) == (1, 1));
+        let connected = endpoint.handle().wait_until(Duration::from_secs(60), |stats| {
+            (stats.inbound, stats.outbound) == (1, 1)
+        });
         assert!(connected);
     }
     // All connections are there, and no file can be opened any more: not that of a segment either.
@@ -48,13 +48,19 @@ fn without_shared_memory_a_group_takes_tcp() {
     let reduce = |rank: u32, endpoint: &Endpoint| {
         let mut partials = Partials::new(2, 3);
         for lane in assignment.lanes_of(Rank(rank)) {
-            partials.insert(Node::leaf(lane), vec![0.1 + lane.0 as f32; 3]).unwrap();
+            partials
+                .insert(Node::leaf(lane), vec![0.1 + lane.0 as f32; 3])
+                .unwrap();
         }
         let held = partials.all_held();
         let mut out = vec![0.0; 3];
-        endpoint.reduce((Step(1), 0), &assignment, &held, &mut out).map(|()| out)
+        endpoint
+            .reduce((Step(1), 0), &assignment, &held, &mut out)
+            .map(|()| out)
     };
-    let [first, second] = &endpoints[..] else { unreachable!() };
+    let [first, second] = &endpoints[..] else {
+        unreachable!()
+    };
     let (ours, theirs) = std::thread::scope(|scope| {
         let theirs = scope.spawn(|| reduce(1, second));
         (reduce(0, first), theirs.join().unwrap())

@@ -70,10 +70,10 @@ pub(crate) struct StreamsArgs {
     steps: u64,
 }
 
-/// What it saves to reduce buckets of the gradient while others are still computed.
+/// What it saves to reduce buckets of the gradient while others are still computed, and to send them in bf16.
 ///
 /// Two workers on hosts of their own, which are network namespaces (as root), with a link of a given speed. Each round runs the same
-/// job twice, with `collective.overlap` off and on, A B A B; the median of the rounds' ratios counts.
+/// job with `collective.overlap` off, on, and on with `collective.precision = "bf16"`; the median of the rounds' ratios counts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OverlapArgs {
     /// What a host can send, in megabits a second.
@@ -82,7 +82,7 @@ pub(crate) struct OverlapArgs {
     /// Steps of each run.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(2..=100_000))]
     steps: u64,
-    /// Rounds of two runs each.
+    /// Rounds of three runs each.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 }
@@ -223,14 +223,17 @@ pub(crate) async fn overlap(args: OverlapArgs, format: Format) -> anyhow::Result
                 format!("{:.1}", round.after_ms),
                 format!("{:.1}", round.overlapped_ms),
                 format!("{:.3}", round.ratio()),
+                format!("{:.1}", round.bf16_ms),
+                format!("{:.3}", round.ratio_of_bf16()),
             ]
         });
         format!(
-            "{}\n\na step over {} Mbit/s takes {:.3} of its time when buckets are reduced while others are computed (median of {} \
-             rounds); the weights are the same",
-            table(["after the backward ms", "overlapped ms", "ratio"], rows),
+            "{}\n\na step over {} Mbit/s takes {:.3} of its time when buckets are reduced while others are computed, with the same \
+             weights, and {:.3} of that in bf16, with others (medians of {} rounds)",
+            table(["after the backward ms", "overlapped ms", "ratio", "bf16 ms", "ratio"], rows),
             measured.megabits,
             measured.ratio,
+            measured.ratio_of_bf16,
             measured.rounds.len(),
         )
     })

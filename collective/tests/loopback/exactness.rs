@@ -1,7 +1,7 @@
 //! Whoever computes what, and however many they are: the bits are those of the plain tree.
 
 use crate::support::*;
-use lockstep_collective::{Partials, Transport};
+use lockstep_collective::{Partials, Precision, Transport};
 use lockstep_engine::geometry::Assignment;
 use lockstep_engine::ids::{Rank, Step};
 use proptest::prelude::*;
@@ -46,6 +46,7 @@ proptest! {
         cuts in prop::collection::vec(0.0..1.0f64, 0..4),
         seed in any::<u32>(),
         way in prop::sample::select(WAYS.as_slice()),
+        precision in prop::sample::select(vec![Precision::F32, Precision::Bf16]),
     ) {
         let mut ends: Vec<usize> = cuts.iter().map(|cut| (cut * len as f64) as usize).chain([0, len]).collect();
         ends.sort_unstable();
@@ -55,7 +56,7 @@ proptest! {
         let members: Vec<&Member> = members.iter().collect();
         enter_all(1, &members);
         let all = on_all(&members, |rank, member| {
-            let mut partials = Partials::new(lanes, len);
+            let mut partials = Partials::with_precision(lanes, len, precision);
             let mut out = vec![f32::NAN; len];
             let mut results = Vec::new();
             for (step, assignment) in (1u64..).zip(&assignments) {
@@ -67,7 +68,11 @@ proptest! {
             (results, member.endpoint.handle().stats().shared_reductions)
         });
         for step in 0..assignments.len() {
-            let expected = tree_bits(lanes, len, u64::from(seed) + step as u64 + 1);
+            let round: fn(f32) -> f32 = match precision {
+                Precision::F32 => |value| value,
+                Precision::Bf16 => |value| half::bf16::from_f32(value).to_f32(),
+            };
+            let expected = rounded_tree_bits(lanes, len, u64::from(seed) + step as u64 + 1, round);
             for (results, shared) in &all {
                 prop_assert!(results[step] == expected, "step {} differs", step + 1);
                 let expected = if way == Transport::Auto && count > 1 { assignments.len() * buckets.len() } else { 0 };

@@ -110,17 +110,22 @@ pub(crate) fn lane(lane: u32, len: usize, seed: u64) -> Vec<f32> {
 
 /// The bits of the plain recursive tree on one thread.
 pub(crate) fn tree_bits(lanes: u32, len: usize, seed: u64) -> Vec<u32> {
-    fn value(node: Node, len: usize, seed: u64) -> Vec<f32> {
+    rounded_tree_bits(lanes, len, seed, |value| value)
+}
+
+/// The same, with every value rounded.
+pub(crate) fn rounded_tree_bits(lanes: u32, len: usize, seed: u64, round: fn(f32) -> f32) -> Vec<u32> {
+    fn value(node: Node, len: usize, seed: u64, round: fn(f32) -> f32) -> Vec<f32> {
         match node.children() {
-            None => lane(node.start, len, seed),
-            Some((left, right)) => value(left, len, seed)
+            None => lane(node.start, len, seed).into_iter().map(round).collect(),
+            Some((left, right)) => value(left, len, seed, round)
                 .iter()
-                .zip(value(right, len, seed))
-                .map(|(l, r)| l + r)
+                .zip(value(right, len, seed, round))
+                .map(|(l, r)| round(l + r))
                 .collect(),
         }
     }
-    bits(&value(Node::root(lanes), len, seed))
+    bits(&value(Node::root(lanes), len, seed, round))
 }
 
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {

@@ -211,13 +211,27 @@ pub struct GuardSpec {
     pub compare_weights_every: u64,
 }
 
-/// `[collective]`: how members exchange gradients. It decides no bits.
+/// `[collective]`: how members exchange gradients. Of it, only `precision` decides bits.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct CollectiveSpec {
     /// The way that they take.
     pub transport: Transport,
     /// Whether a bucket leaves as soon as its backward has ended, or all leave at the end.
     pub overlap: bool,
+    /// Neighbouring buckets are put together until they have so many bytes.
+    pub bucket_bytes: usize,
+    /// How precise gradients are between lanes.
+    pub precision: Precision,
+}
+
+/// How precise gradients are between lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// As they are computed.
+    F32,
+    /// 8 bits of precision, in half the bytes.
+    Bf16,
 }
 
 /// The way that gradients take between members.
@@ -431,11 +445,20 @@ impl Spec {
             "tcp" => Some(Transport::Tcp),
             _ => None,
         };
+        let precision = |text: &str| match text {
+            "f32" => Some(Precision::F32),
+            "bf16" => Some(Precision::Bf16),
+            _ => None,
+        };
         let collective = CollectiveSpec {
             transport: s
                 .text(r, "transport", "one of auto, tcp", transport)
                 .unwrap_or(Transport::Auto),
             overlap: s.flag(r, "overlap").unwrap_or(true),
+            bucket_bytes: s.integer(r, "bucket_bytes", 4..=1 << 40).unwrap_or(1 << 20) as usize,
+            precision: s
+                .text(r, "precision", "one of f32, bf16", precision)
+                .unwrap_or(Precision::F32),
         };
         s.finish(r);
 
@@ -490,6 +513,8 @@ impl Spec {
     pub fn numerics_digest(&self) -> Result<String, SpecError> {
         #[derive(serde::Serialize)]
         struct Numerics<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            precision: Option<Precision>,
             model: &'a ModelSpec,
             train: &'a TrainSpec,
             batch: &'a BatchSpec,
@@ -512,8 +537,10 @@ impl Spec {
             optim,
             schedule,
             guard,
+            collective,
             ..
         } = self;
+        let precision = Some(collective.precision).filter(|&precision| precision != Precision::F32);
         let guard = (guard.bad_step != BadStep::Stop).then_some(Guarded {
             bad_step: guard.bad_step,
             spike_factor: guard.spike_factor,
@@ -523,6 +550,7 @@ impl Spec {
             },
         });
         let text = toml::to_string(&Numerics {
+            precision,
             model,
             train,
             batch,

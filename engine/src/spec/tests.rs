@@ -223,6 +223,16 @@ fn the_digest_follows_what_decides_the_bits_and_nothing_else() {
         base,
         digest(&SMALLEST.replace("min_workers = 1", "min_workers = 2"))
     );
+    let with = |collective: &str| digest(&format!("{SMALLEST}\n[collective]\n{collective}\n"));
+    for free in [
+        "transport = \"tcp\"",
+        "overlap = false",
+        "bucket_bytes = 4",
+        "precision = \"f32\"",
+    ] {
+        assert_eq!(base, with(free), "{free}");
+    }
+    assert_ne!(base, with("precision = \"bf16\""));
     assert_ne!(base, digest(&SMALLEST.replace("seed = 7", "seed = 8")));
     assert_ne!(base, digest(&SMALLEST.replace("sequences = 2", "sequences = 4")));
 }

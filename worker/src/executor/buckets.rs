@@ -6,15 +6,12 @@
 
 use std::ops::Range;
 
-use lockstep_collective::{Partials, PartialsError};
+use lockstep_collective::{Partials, PartialsError, Precision};
 use lockstep_engine::geometry::Node;
 use lockstep_engine::ids::Lane;
 use lockstep_trainer::{Gradient, Layout};
 
 use super::reducer::Reducer;
-
-/// Values of a bucket, at least, unless there are no more: 1 MiB. To reduce fewer takes as long.
-const LEAST_VALUES: usize = 1 << 18;
 
 /// Where the gradient begins in the buffer that is reduced.
 pub(super) const GRADIENT: usize = 1;
@@ -26,25 +23,42 @@ pub(super) struct Buckets {
     ranges: Vec<Range<usize>>,
     /// In which of them each bucket of the layout is.
     places: Vec<usize>,
+    /// How precise gradients are; the loss always is as it was computed.
+    precision: Precision,
 }
 
 impl Buckets {
-    /// Neighbours of the layout's are put together until they are large enough.
-    pub(super) fn of(layout: &Layout) -> Self {
+    /// Neighbours of the layout's are put together until they have `least` values. The loss rides with the last, if that is
+    /// as precise.
+    pub(super) fn of(layout: &Layout, least: usize, precision: Precision) -> Self {
         let (mut ranges, mut places) = (Vec::<Range<usize>>::new(), vec![0; layout.buckets().len()]);
         for (index, bucket) in layout.buckets().iter().enumerate().rev() {
             let bucket = bucket.start + GRADIENT..bucket.end + GRADIENT;
-            match ranges.last_mut().filter(|last| last.len() < LEAST_VALUES) {
+            match ranges.last_mut().filter(|last| last.len() < least) {
                 Some(last) => last.start = bucket.start,
                 None => ranges.push(bucket),
             }
             places[index] = ranges.len() - 1;
         }
-        match ranges.last_mut() {
+        match ranges.last_mut().filter(|_| precision == Precision::F32) {
             Some(last) => last.start = 0,
             None => ranges.push(0..GRADIENT),
         }
-        Self { ranges, places }
+        Self {
+            ranges,
+            places,
+            precision,
+        }
+    }
+
+    /// No partials yet, of steps of so many lanes.
+    pub(super) fn partials(&self, lanes: u32) -> Vec<Partials> {
+        let precision = |range: &Range<usize>| match range.start {
+            0 => Precision::F32,
+            _ => self.precision,
+        };
+        let partials = |range| Partials::with_precision(lanes, Range::len(range), precision(range));
+        self.ranges.iter().map(partials).collect()
     }
 
     /// Their places in the buffer that is reduced.
@@ -148,35 +162,35 @@ impl Gradient for LaneGradient<'_> {
 mod tests {
     use super::*;
 
-    fn buckets(sizes: &[usize]) -> (Layout, Buckets) {
+    fn buckets(sizes: &[usize], least: usize, precision: Precision) -> (Layout, Buckets) {
         let parameters = (0..)
             .zip(sizes)
             .map(|(i, &size): (usize, _)| (format!("p{i}"), vec![size], false));
         let each: Vec<Range<usize>> = (0..sizes.len()).map(|i| i..i + 1).collect();
         let layout = Layout::new(parameters, &each).unwrap();
-        let buckets = Buckets::of(&layout);
+        let buckets = Buckets::of(&layout, least, precision);
         (layout, buckets)
     }
 
     #[test]
     fn small_ones_are_put_together_and_the_loss_leaves_last() {
-        let (_, found) = buckets(&[5, LEAST_VALUES, 7, LEAST_VALUES - 8, 9]);
-        let (a, b) = (
-            1 + 5 + LEAST_VALUES,
-            1 + 5 + LEAST_VALUES + 7 + LEAST_VALUES - 8 + 9,
-        );
-        assert_eq!(found.ranges(), [a + 7..b, 6..a + 7, 0..6]);
+        let (_, found) = buckets(&[5, 10, 7, 2, 9], 10, Precision::F32);
+        assert_eq!(found.ranges(), [23..34, 6..23, 0..6]);
         assert_eq!(found.places, [2, 1, 1, 0, 0]);
         assert_eq!(found.parts(), [2, 2, 2]);
-        let (_, one) = buckets(&[3, 4]);
+        let (_, one) = buckets(&[3, 4], 10, Precision::F32);
         assert_eq!((one.ranges()[0].clone(), one.parts()), (0..8, vec![3]));
+        let (_, apart) = buckets(&[3, 4], 10, Precision::Bf16);
+        assert_eq!(
+            (apart.ranges(), apart.parts()),
+            ([1..8, 0..1].as_slice(), vec![2, 1])
+        );
     }
 
     #[test]
     fn a_lane_is_folded_as_its_buckets_are_done() {
-        let (layout, buckets) = buckets(&[2, LEAST_VALUES, LEAST_VALUES]);
-        let lens = buckets.ranges().iter().map(Range::len);
-        let mut partials: Vec<Partials> = lens.map(|len| Partials::new(1, len)).collect();
+        let (layout, buckets) = buckets(&[2, 20, 30], 10, Precision::F32);
+        let mut partials = buckets.partials(1);
         let mut lane = LaneGradient::new(Lane(0), &buckets, &mut partials, None);
         for microbatch in 0..2 {
             if microbatch == 1 {
@@ -197,7 +211,7 @@ mod tests {
             assert_eq!(node, Node::root(1));
             reduced[range.clone()].copy_from_slice(values);
         }
-        let runs = [(1.0, 1), (0.0, 2), (2.0, LEAST_VALUES), (4.0, LEAST_VALUES)];
+        let runs = [(1.0, 1), (0.0, 2), (2.0, 20), (4.0, 30)];
         let expected = runs
             .into_iter()
             .flat_map(|(value, count)| std::iter::repeat_n(value, count));

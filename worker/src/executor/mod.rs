@@ -23,7 +23,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 
 use lockstep_collective::{
-    CollectiveError, Endpoint, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost, Transport,
+    CollectiveError, Endpoint, FollowRequest, Following, Group, Options, Partials, Peer, PeerLost, Precision,
+    Transport,
 };
 use lockstep_data::Dataset;
 use lockstep_engine::geometry::Geometry;
@@ -226,7 +227,15 @@ impl Executor {
         let loader = Loader::new(dataset, &spec).map_err(|error| error.to_string())?;
         let device = DeviceName::Cpu.open().map_err(|error| error.to_string())?;
         let trainer = new_trainer(network, &spec, &device)?;
-        let buckets = Buckets::of(trainer.layout());
+        let precision = match spec.collective.precision {
+            spec::Precision::F32 => Precision::F32,
+            spec::Precision::Bf16 => Precision::Bf16,
+        };
+        let buckets = Buckets::of(
+            trainer.layout(),
+            spec.collective.bucket_bytes / size_of::<f32>(),
+            precision,
+        );
         let wake = work.clone();
         let options = Options {
             on_peer_lost,
@@ -235,6 +244,7 @@ impl Executor {
                 spec::Transport::Auto => Transport::Auto,
                 spec::Transport::Tcp => Transport::Tcp,
             },
+            yields: spec.collective.overlap,
             timeout: spec.elastic.silence(),
             // A donor that hangs is given up after a lease; this is for a link between the two that is cut alone.
             feed_timeout: spec.elastic.lease() * 2,
@@ -252,10 +262,6 @@ impl Executor {
         )
         .map_err(|error| format!("start the thread that writes checkpoints: {error}"))?;
         let geometry = spec.geometry();
-        let partials = buckets
-            .ranges()
-            .iter()
-            .map(|range| Partials::new(geometry.lanes, range.len()));
         Ok(Self {
             network,
             geometry,
@@ -265,7 +271,7 @@ impl Executor {
             endpoint,
             checkpoints: Arc::new(checkpoints),
             reducer,
-            partials: partials.collect(),
+            partials: buckets.partials(geometry.lanes),
             buckets,
             worker,
             membership: None,
