@@ -10,14 +10,17 @@ use std::ops::Range;
 use crate::isa::for_each_isa;
 use crate::matmul::{Into, KC, Packed, matmul};
 use crate::matrix::{Matrix, MatrixMut};
-use crate::numeric::{dot, exp, max, sum};
+use crate::numeric::{dot, exp_fused, max, sum};
 use crate::parallel;
 use crate::scratch::Buffer;
 
 /// Queries of a tile.
-const QUERIES: usize = 64;
+const QUERIES: usize = 96;
 /// Keys of a tile: as many as products sum at a time.
 const KEYS: usize = KC;
+/// Queries, or keys, of a strip. Where a tile lies across the diagonal, products are computed strip by strip, and end where
+/// the last of its queries sees nothing any more.
+const STRIP: usize = 48;
 
 /// The axes.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +69,37 @@ impl Shape {
 
     fn value(&self, head: usize) -> Range<usize> {
         self.query(self.heads + self.kv_heads + head)
+    }
+
+    /// Rows of a tile, with as many of its keys as they see: in strips if they do not see all.
+    fn strips(
+        queries: &Range<usize>,
+        keys: &Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, usize)> + use<> {
+        let (first, keys) = (queries.start, keys.clone());
+        let strip = if keys.end <= first + 1 { QUERIES } else { STRIP };
+        Self::tiles(queries.len(), strip).filter_map(move |rows| {
+            let seen = (first + rows.end).min(keys.end).saturating_sub(keys.start);
+            (seen > 0).then_some((rows, seen))
+        })
+    }
+
+    /// Keys of a tile, with the first row that sees any of them.
+    fn seen_from(
+        queries: &Range<usize>,
+        keys: &Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, usize)> + use<> {
+        let (first, len, all_see) = (
+            queries.start,
+            keys.len(),
+            queries.start.saturating_sub(keys.start).min(keys.len()),
+        );
+        let (start, end) = (keys.start, queries.end - first);
+        let whole = (all_see > 0).then_some((0..all_see, 0));
+        let strips = (all_see..len)
+            .step_by(STRIP)
+            .map(move |at| (at..(at + STRIP).min(len), start + at - first));
+        whole.into_iter().chain(strips).filter(move |&(_, row)| row < end)
     }
 
     fn scale(&self) -> f32 {
@@ -168,12 +202,7 @@ fn forward_head(q: Matrix<'_>, shape: Shape, scratch: &mut Scratch, y: &mut Matr
         let mut y = unsafe { y.window(queries.clone(), 0..width) };
         for keys in Shape::tiles(queries.end, KEYS) {
             let scores = &mut scratch.scores[..count * keys.len()];
-            scratch.keys_t.multiply(
-                tile,
-                keys.clone(),
-                MatrixMut::new(scores, count, keys.len()),
-                Into::Fresh,
-            );
+            multiply_seen(&scratch.keys_t, tile, (&queries, &keys), scores);
             soften(
                 scores,
                 shape.scale(),
@@ -185,7 +214,7 @@ fn forward_head(q: Matrix<'_>, shape: Shape, scratch: &mut Scratch, y: &mut Matr
             );
             let into = if keys.start == 0 { Into::Fresh } else { Into::Sum };
             let scores = Matrix::new(scores, count, keys.len());
-            scratch.values.multiply_terms(scores, keys, y.reborrow(), into);
+            add_up_seen(&scratch.values, scores, (&queries, &keys), &mut y, into);
         }
         divide(&mut y, totals);
         for ((lse, largest), total) in lse[queries].iter_mut().zip(largest).zip(totals) {
@@ -213,11 +242,11 @@ for_each_isa! {
             let found = max(row);
             let new = if largest[i] >= found { largest[i] } else { found };
             for x in row.iter_mut() {
-                *x = exp(*x - new);
+                *x = exp_fused(*x - new);
             }
             let total = sum(row);
             if keys.start > 0 {
-                let shrink = exp(largest[i] - new);
+                let shrink = exp_fused(largest[i] - new);
                 for y in y.row(i) {
                     *y *= shrink;
                 }
@@ -330,6 +359,40 @@ struct Head<'a> {
     lse: &'a [f32],
 }
 
+/// The products of a tile of rows with keys, or values, as far as they are seen.
+fn multiply_seen(
+    packed: &Packed,
+    rows: Matrix<'_>,
+    (queries, keys): (&Range<usize>, &Range<usize>),
+    into: &mut [f32],
+) {
+    let into = MatrixMut::new(into, rows.rows, keys.len());
+    for (strip, seen) in Shape::strips(queries, keys) {
+        #[expect(unsafe_code, reason = "a part of the result at a time")]
+        // SAFETY: the result is borrowed as a whole, and nothing else of it is in use.
+        let into = unsafe { into.window(strip.clone(), 0..seen) };
+        let rows = rows.window(strip, 0..rows.cols);
+        packed.multiply(rows, keys.start..keys.start + seen, into, Into::Fresh);
+    }
+}
+
+/// Adds up values, or keys, by the scores of a tile, as far as they are seen.
+fn add_up_seen(
+    packed: &Packed,
+    scores: Matrix<'_>,
+    (queries, keys): (&Range<usize>, &Range<usize>),
+    sums: &mut MatrixMut<'_>,
+    into: Into,
+) {
+    for (strip, seen) in Shape::strips(queries, keys) {
+        #[expect(unsafe_code, reason = "a part of the result at a time")]
+        // SAFETY: the result is borrowed as a whole, and nothing else of it is in use.
+        let sums = unsafe { sums.window(strip.clone(), 0..sums.cols()) };
+        let scores = scores.window(strip, 0..seen);
+        packed.multiply_terms(scores, keys.start..keys.start + seen, sums, into);
+    }
+}
+
 #[expect(unsafe_code, reason = "a part of the results at a time")]
 fn backward_head(
     head: Head<'_>,
@@ -354,18 +417,8 @@ fn backward_head(
             let shape_of_tile = (count, keys.len());
             let scores = &mut scratch.scores[..count * keys.len()];
             let dscores = &mut scratch.dscores[..count * keys.len()];
-            scratch.keys_t.multiply(
-                q,
-                keys.clone(),
-                MatrixMut::new(scores, count, keys.len()),
-                Into::Fresh,
-            );
-            scratch.values_t.multiply(
-                dy,
-                keys.clone(),
-                MatrixMut::new(dscores, count, keys.len()),
-                Into::Fresh,
-            );
+            multiply_seen(&scratch.keys_t, q, (&queries, &keys), scores);
+            multiply_seen(&scratch.values_t, dy, (&queries, &keys), dscores);
             harden(
                 scores,
                 dscores,
@@ -380,17 +433,21 @@ fn backward_head(
                 Matrix::new(dscores, count, shape_of_tile.1),
             );
             // SAFETY: the results are borrowed as wholes, and nothing else of them is in use.
-            let (dq, dk, dv) = unsafe {
-                (
-                    dq.window(queries.clone(), 0..width),
-                    dk.window(keys.clone(), 0..width),
-                    dv.window(keys.clone(), 0..width),
-                )
-            };
+            let mut dq = unsafe { dq.window(queries.clone(), 0..width) };
             let into = if keys.start == 0 { Into::Fresh } else { Into::Sum };
-            scratch.keys.multiply_terms(dscores, keys, dq, into);
-            matmul(dscores.t(), q, dk, Into::Sum);
-            matmul(scores.t(), dy, dv, Into::Sum);
+            add_up_seen(&scratch.keys, dscores, (&queries, &keys), &mut dq, into);
+            for (seen, first) in Shape::seen_from(&queries, &keys) {
+                let at = keys.start + seen.start..keys.start + seen.end;
+                // SAFETY: as above.
+                let (dk, dv) = unsafe { (dk.window(at.clone(), 0..width), dv.window(at, 0..width)) };
+                let rows = first..count;
+                let (q, dy) = (
+                    q.window(rows.clone(), 0..width),
+                    dy.window(rows.clone(), 0..width),
+                );
+                matmul(dscores.window(rows.clone(), seen.clone()).t(), q, dk, Into::Sum);
+                matmul(scores.window(rows, seen).t(), dy, dv, Into::Sum);
+            }
         }
     }
 }
@@ -413,7 +470,7 @@ for_each_isa! {
             drow[seen..].fill(0.0);
             let (lse, pull) = (lse[i], pulls[i]);
             for (p, dp) in row[..seen].iter_mut().zip(&mut drow[..seen]) {
-                *p = exp(*p * scale - lse);
+                *p = exp_fused((*p).mul_add(scale, -lse));
                 *dp = *p * (*dp - pull) * scale;
             }
         }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use crate::isa::for_each_isa;
 use crate::matmul::{Into, matmul};
 use crate::matrix::{Matrix, MatrixMut};
-use crate::numeric::{exp, max, sum};
+use crate::numeric::{exp_fused, max, sum};
 use crate::scratch::Buffer;
 
 /// The most logits that exist at a time.
@@ -93,7 +93,7 @@ for_each_isa! {
     fn row_loss(logits: &mut [f32], target: usize, scale: Option<f32>) -> f32 {
         let (largest, chosen) = (max(logits), logits[target]);
         for x in logits.iter_mut() {
-            *x = exp(*x - largest);
+            *x = exp_fused(*x - largest);
         }
         let total = sum(logits);
         if let Some(scale) = scale {

@@ -74,27 +74,34 @@ pub fn max(a: &[f32]) -> f32 {
 }
 
 /// eˣ within two units in the last place for x in [-87, 88]; outside, the value at the nearer end. NaN stays.
-///
-/// x = n·ln 2 + r with |r| ≤ ln 2 / 2, ln 2 in two parts; eʳ by its Taylor series to r⁷ (remainder below 6e-9).
 #[inline(always)]
 #[must_use]
 pub fn exp(x: f32) -> f32 {
+    exp_by(x, |a, b, c| a * b + c)
+}
+
+/// The same with fused operations, for code that is compiled [for each instruction set](crate::isa).
+#[inline(always)]
+pub(crate) fn exp_fused(x: f32) -> f32 {
+    exp_by(x, f32::mul_add)
+}
+
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2, ln 2 in two parts; eʳ by its Taylor series to r⁷ (remainder below 6e-9).
+#[inline(always)]
+fn exp_by(x: f32, add_product: impl Fn(f32, f32, f32) -> f32) -> f32 {
     // Adding 1.5·2²³ leaves the nearest integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = add_product(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let series = 1.0 / 5040.0;
-    let series = series * r + 1.0 / 720.0;
-    let series = series * r + 1.0 / 120.0;
-    let series = series * r + 1.0 / 24.0;
-    let series = series * r + 1.0 / 6.0;
-    let series = series * r + 0.5;
-    let series = series * r * r + r + 1.0;
+    let r = add_product(n, -LN2_LOW, add_product(n, -LN2_HIGH, x));
+    let rest = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let series = rest
+        .into_iter()
+        .fold(1.0 / 5040.0, |series, term| add_product(series, r, term));
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     series * f32::from_bits(exponent)
 }
@@ -104,6 +111,12 @@ pub fn exp(x: f32) -> f32 {
 #[must_use]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
+}
+
+/// The same with fused operations.
+#[inline(always)]
+pub(crate) fn sigmoid_fused(x: f32) -> f32 {
+    1.0 / (1.0 + exp_fused(-x))
 }
 
 #[cfg(test)]
@@ -118,11 +131,16 @@ mod tests {
             let x = i as f32 * 1e-4;
             let exact = f64::from(x).exp();
             let unit = f64::from(f32::EPSILON) * 2f64.powf(exact.log2().floor());
-            worst = worst.max((f64::from(exp(x)) - exact).abs() / unit);
+            for found in [exp(x), exp_fused(x)] {
+                worst = worst.max((f64::from(found) - exact).abs() / unit);
+            }
         }
         assert!(worst < 2.0, "{worst} units");
-        assert_eq!((exp(0.0), exp(-1e30), exp(1e30)), (1.0, exp(-87.0), exp(88.0)));
-        assert!(exp(f32::NAN).is_nan() && sigmoid(f32::NAN).is_nan());
+        for exp in [exp, exp_fused] {
+            assert_eq!((exp(0.0), exp(-1e30), exp(1e30)), (1.0, exp(-87.0), exp(88.0)));
+            assert!(exp(f32::NAN).is_nan());
+        }
+        assert!(sigmoid(f32::NAN).is_nan() && sigmoid_fused(f32::NAN).is_nan());
     }
 
     #[test]

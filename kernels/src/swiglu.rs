@@ -2,7 +2,7 @@
 
 use crate::isa::for_each_isa;
 use crate::matrix::MatrixMut;
-use crate::numeric::sigmoid;
+use crate::numeric::sigmoid_fused;
 
 /// Rows of a parallel piece.
 const ROWS: usize = 32;
@@ -27,7 +27,7 @@ for_each_isa! {
         for (i, row) in gate_up.chunks_exact(2 * a.cols()).enumerate() {
             let (gate, up) = row.split_at(a.cols());
             for ((a, &gate), up) in a.row(i).iter_mut().zip(gate).zip(up) {
-                *a = gate * sigmoid(gate) * up;
+                *a = gate * sigmoid_fused(gate) * up;
             }
         }
     }
@@ -67,7 +67,7 @@ for_each_isa! {
     // Of single rows: that arguments do not overlap is known of a function's arguments alone.
     fn backward_row(gate: &mut [f32], up: &mut [f32], da: &mut [f32]) {
         for ((gate, up), da) in gate.iter_mut().zip(up).zip(da) {
-            let s = sigmoid(*gate);
+            let s = sigmoid_fused(*gate);
             let silu = *gate * s;
             let a = silu * *up;
             *gate = *da * *up * (s * (1.0 + *gate * (1.0 - s)));

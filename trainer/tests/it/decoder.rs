@@ -158,7 +158,8 @@ fn gradients_are_those_of_autograd() {
     }
 }
 
-/// More keys than a tile has, more terms than a block of a sum has, more rows than are packed at a time.
+/// More keys than a tile has, more terms than a block of a sum has, more rows than are packed at a time, and a query more
+/// and less than a strip and a tile have.
 #[test]
 fn tiles_and_blocks_fit_together() {
     let spec = ModelSpec {
@@ -172,6 +173,9 @@ fn tiles_and_blocks_fit_together() {
     };
     agrees(&spec, (1, 400), 5);
     agrees(&spec, (3, 385), 6);
+    for length in [47, 49, 96, 97, 145] {
+        agrees(&spec, (1, length), 7);
+    }
 }
 
 proptest! {
