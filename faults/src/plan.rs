@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// A place that a process passes and where a fault can be made to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Point {
-    /// A worker has computed its lanes and is about to send the first partial.
+    /// A worker is about to send the first of its gradient: its lanes are computed, but for the rest of the last backward.
     BeforeSend,
     /// A worker's partials are sent, the reduction is under way.
     DuringReduce,
