@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub enum Point {
     /// A worker is about to send the first of its gradient: its lanes are computed, but for the rest of the last backward.
     BeforeSend,
-    /// A worker's partials are sent, the reduction is under way.
+    /// A worker's partials of the first bucket are sent, its reduction is under way; others may still be computed.
     DuringReduce,
     /// A worker has reduced the gradient and not digested it yet.
     Reduced,

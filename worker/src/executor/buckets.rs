@@ -121,15 +121,28 @@ impl<'a> LaneGradient<'a> {
         self.part_is_done(last);
     }
 
-    /// Whether all went well.
-    pub(super) fn end(self) -> Result<(), PartialsError> {
-        self.problem.map_or(Ok(()), Err)
+    /// Whether all went well; if not, what went wrong.
+    pub(super) fn end(self) -> Result<(), String> {
+        let lane = self.lane;
+        if let Some(problem) = self.problem {
+            return Err(format!("fold lane {lane}: {problem}"));
+        }
+        match self.missing.iter().flatten().position(|&missing| missing > 0) {
+            Some(bucket) => Err(format!(
+                "the network did not say of all of bucket {bucket} of lane {lane} that it is done: call `Gradient::done` once for each \
+                 bucket of its layout"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn part_is_done(&mut self, bucket: usize) {
         let Some(missing) = &mut self.missing else { return };
-        missing[bucket] -= 1;
-        if missing[bucket] > 0 {
+        let Some(left) = missing[bucket].checked_sub(1) else {
+            return;
+        };
+        missing[bucket] = left;
+        if left > 0 {
             return;
         }
         let values = std::mem::take(&mut self.values[bucket]);
@@ -205,6 +218,13 @@ mod tests {
             lane.add_loss(0.5);
         }
         lane.end().unwrap();
+        let mut silent = buckets.partials(1);
+        let mut lane = LaneGradient::new(Lane(0), &buckets, &mut silent, None);
+        lane.end_with_next();
+        lane.done(2);
+        lane.add_loss(0.5);
+        let problem = lane.end().unwrap_err();
+        assert!(problem.contains("bucket 1 of lane 0"), "{problem}");
         let mut reduced = vec![f32::NAN; layout.len() + GRADIENT];
         for (partials, range) in partials.iter().zip(buckets.ranges()) {
             let (node, values) = partials.iter().next().unwrap();

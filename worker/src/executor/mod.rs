@@ -363,12 +363,13 @@ impl Executor {
         let rank = membership
             .rank_of(&self.worker)
             .ok_or_else(|| Failure::Fatal("not a member of the epoch that was announced".to_owned()))?;
+        // Before the new epoch is entered: a reduction of the old one must not go on in it.
+        self.reducer.abandon();
         self.endpoint.enter(Group {
             epoch: membership.epoch,
             rank,
             members: membership.members.iter().map(peer).collect(),
         })?;
-        self.reducer.abandon();
         for partials in &mut self.partials {
             partials.retain(|lane| keep.contains(&lane));
         }

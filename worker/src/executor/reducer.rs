@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::{io, thread};
 
@@ -58,9 +58,11 @@ impl Reducer {
         let (shared, ranges) = (endpoint.clone(), buckets.ranges().to_vec());
         let len = ranges.first().map_or(0, |first| first.end);
         let work = move || {
+            let wakes = Wakes(wake);
+            let ends_in = ends_in; // it ends before who waits for it is woken
             for job in jobs_out {
                 ends_in.send(reduce(&shared, &ranges, job)).ok();
-                wake.send(Work::Wake).ok();
+                wakes.0.send(Work::Wake).ok();
             }
         };
         Ok(Self {
@@ -84,9 +86,9 @@ impl Reducer {
         self.reduced.get(GRADIENT..).unwrap_or_default()
     }
 
-    /// What was reduced last, for drills.
-    pub(super) fn reduced_mut(&mut self) -> &mut [f32] {
-        &mut self.reduced
+    /// The same, for drills.
+    pub(super) fn gradient_mut(&mut self) -> &mut [f32] {
+        self.reduced.get_mut(GRADIENT..).unwrap_or_default()
     }
 
     /// Whether this step is under way.
@@ -130,11 +132,18 @@ impl Reducer {
     }
 
     /// How the reduction under way has ended, if it has.
+    ///
+    /// [`CollectiveError::Closed`] if the thread itself has.
     pub(super) fn ended(&mut self) -> Option<Result<(), CollectiveError>> {
-        let End { reduced, result } = self.ends.try_recv().ok()?;
+        let end = match self.ends.try_recv() {
+            Ok(end) => end,
+            Err(TryRecvError::Empty) => return None,
+            // The thread has panicked, and has said why.
+            Err(TryRecvError::Disconnected) => return Some(Err(CollectiveError::Closed)),
+        };
         self.flight = None;
-        self.reduced = reduced;
-        Some(result)
+        self.reduced = end.reduced;
+        Some(end.result)
     }
 
     /// Ends a reduction that nobody wants any more; of an epoch that is over, so that it waits for nobody.
@@ -156,6 +165,15 @@ impl Drop for Reducer {
             // A panic there was reported by the runtime.
             thread.join().ok();
         }
+    }
+}
+
+/// Wakes the executor also when its thread panics.
+struct Wakes(Sender<Work>);
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.0.send(Work::Wake).ok();
     }
 }
 

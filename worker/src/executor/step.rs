@@ -42,9 +42,7 @@ impl Executor {
             let mean = self.trainer.accumulate_in_buckets(&batch, &mut gradient)?;
             gradient.add_loss(mean);
         }
-        gradient
-            .end()
-            .map_err(|error| Failure::Fatal(format!("fold lane {lane}: {error}")))?;
+        gradient.end().map_err(Failure::Fatal)?;
         self.spans.insert(lane, self.geometry.span(step, lane));
         Ok(TaskEnd::Computed {
             took: began.elapsed(),
@@ -97,7 +95,7 @@ impl Executor {
         self.await_reduction()?;
         lockstep_faults::reach(Point::Reduced, step.0);
         if lockstep_faults::miscomputes() {
-            lockstep_faults::flip(self.reducer.reduced_mut());
+            lockstep_faults::flip(self.reducer.gradient_mut());
         }
         let every = self.spec.guard.compare_weights_every;
         let compares = every > 0 && step.0.is_multiple_of(every) || self.copied || doubted;
