@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::PoisonError;
 
 use lockstep_engine::geometry::Assignment;
-use lockstep_engine::ids::Step;
+use lockstep_engine::ids::{Epoch, Step};
 
 use crate::agreement::Way;
 use crate::call::{Call, Place};
@@ -22,7 +22,7 @@ impl Endpoint {
     /// bits everywhere, whatever the group and the assignment, as if one thread had walked the tree. (Not a
     /// number is an exception: which of its payloads comes out is up to the processor.)
     ///
-    /// Every member passes the same `step`, `bucket` and `assignment`, and what it holds itself, which must be at
+    /// Every member passes the same `epoch`, `step`, `bucket` and `assignment`, and what it holds itself, which must be at
     /// exactly `assignment.nodes_of(rank)`. In an epoch steps only go up, and in a step the numbers of buckets; each is
     /// reduced once. On success nobody reads what is held any more (unless this member had all lanes: what it has left
     /// to send are the partials themselves).
@@ -32,13 +32,14 @@ impl Endpoint {
     /// aligned case a member sends and receives `2(n-1)/n` of the bucket, which is the least possible.
     ///
     /// # Errors
-    /// [`CollectiveError::Superseded`] and [`CollectiveError::PeerLost`] at once, whatever it was waiting for;
+    /// [`CollectiveError::Superseded`] and [`CollectiveError::PeerLost`] at once, whatever it was waiting for, the first also
+    /// if another epoch was entered before it began;
     /// what is held is unharmed and `out` is to be thrown away. [`CollectiveError::TimedOut`] when nothing has
     /// come for longer than [`timeout`](crate::Options::timeout). Others when arguments do not fit together,
     /// or not with those of another member.
     pub fn reduce(
         &self,
-        (step, bucket): (Step, u32),
+        (epoch, step, bucket): (Epoch, Step, u32),
         assignment: &Assignment,
         held: &Held,
         out: &mut [f32],
@@ -46,9 +47,14 @@ impl Endpoint {
         let shared = self.shared();
         let turn = Turn { step, bucket };
         let mut operation = Operation::begin(shared)?;
+        let entered = operation.roster().epoch;
+        if entered != epoch {
+            // Whoever asks has not heard of the group that was entered since.
+            return Err(CollectiveError::Superseded { epoch, by: entered });
+        }
         let place = Place {
             job: shared.job,
-            epoch: operation.roster().epoch,
+            epoch,
             turn,
             rank: operation.roster().rank,
             members: operation.roster().size(),
@@ -75,7 +81,7 @@ impl Endpoint {
         }
     }
 
-    /// [Reduces](Self::reduce) ranges of the gradient, bucket after bucket: `out` is as long as a gradient, and its
+    /// [Reduces](Self::reduce) ranges of the gradient in the group that was entered last, bucket after bucket: `out` is as long as a gradient, and its
     /// values outside the buckets are left alone.
     ///
     /// # Errors
@@ -96,8 +102,9 @@ impl Endpoint {
         let hold = |range: &Range<usize>| partials.held(range.clone());
         let held = buckets.iter().map(hold).collect::<Result<Vec<_>, _>>();
         let held = held.map_err(|error| wrong("buckets", error.to_string()))?;
+        let epoch = Operation::begin(self.shared())?.roster().epoch;
         for (bucket, (range, held)) in (0u32..).zip(buckets.iter().zip(&held)) {
-            self.reduce((step, bucket), assignment, held, &mut out[range.clone()])?;
+            self.reduce((epoch, step, bucket), assignment, held, &mut out[range.clone()])?;
         }
         Ok(())
     }

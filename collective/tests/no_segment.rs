@@ -55,7 +55,7 @@ fn without_shared_memory_a_group_takes_tcp() {
         let held = partials.all_held();
         let mut out = vec![0.0; 3];
         endpoint
-            .reduce((Step(1), 0), &assignment, &held, &mut out)
+            .reduce((Epoch(1), Step(1), 0), &assignment, &held, &mut out)
             .map(|()| out)
     };
     let [first, second] = &endpoints[..] else {

@@ -181,14 +181,14 @@ fn a_step_is_reduced_once_an_epoch() {
         }
         assert_eq!(reduce(&member, 6, &fresh, &partials), Ok(tree_bits(1, 3, 0)));
         let held = partials.held(0..3).unwrap();
-        let reduce = |step, bucket| {
+        let reduce = |epoch, step, bucket| {
             let mut out = [0.0; 3];
             member
                 .endpoint
-                .reduce((Step(step), bucket), &fresh, &held, &mut out)
+                .reduce((Epoch(epoch), Step(step), bucket), &fresh, &held, &mut out)
         };
         for (step, bucket) in [(7, 1), (7, 3), (8, 0)] {
-            assert_eq!(reduce(step, bucket), Ok(()));
+            assert_eq!(reduce(epoch, step, bucket), Ok(()));
         }
         for (step, bucket) in [(8, 0), (7, 4)] {
             let again = CollectiveError::AlreadyRun {
@@ -196,8 +196,14 @@ fn a_step_is_reduced_once_an_epoch() {
                 step: Step(step),
                 bucket,
             };
-            assert_eq!(reduce(step, bucket), Err(again));
+            assert_eq!(reduce(epoch, step, bucket), Err(again));
         }
+        // As of a thread that has slept while another group was entered.
+        let late = CollectiveError::Superseded {
+            epoch: Epoch(epoch - 1),
+            by: Epoch(epoch),
+        };
+        assert_eq!(reduce(epoch - 1, 9, 0), Err(late));
     }
 }
 

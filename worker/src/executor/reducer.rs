@@ -16,6 +16,7 @@ use super::buckets::{Buckets, GRADIENT};
 
 /// A reduction for the thread.
 struct Job {
+    epoch: Epoch,
     step: Step,
     assignment: Assignment,
     /// What this rank holds of each bucket. It ends early if the reduction is abandoned.
@@ -96,11 +97,12 @@ impl Reducer {
         self.flight.as_ref().is_some_and(|flight| flight.step == step)
     }
 
-    /// Begins the reduction of a step. What was reduced before is overwritten.
-    pub(super) fn begin(&mut self, step: Step, assignment: Assignment) {
+    /// Begins the reduction of a step in an epoch. What was reduced before is overwritten.
+    pub(super) fn begin(&mut self, epoch: Epoch, step: Step, assignment: Assignment) {
         self.abandon();
         let (held, held_out) = channel();
         let job = Job {
+            epoch,
             step,
             assignment,
             held: held_out,
@@ -179,6 +181,7 @@ impl Drop for Wakes {
 
 fn reduce(endpoint: &Endpoint, ranges: &[Range<usize>], job: Job) -> End {
     let Job {
+        epoch,
         step,
         assignment,
         held,
@@ -188,7 +191,12 @@ fn reduce(endpoint: &Endpoint, ranges: &[Range<usize>], job: Job) -> End {
         let Ok(held) = held.recv() else {
             return Ok(()); // abandoned: nobody asks how it ended
         };
-        endpoint.reduce((step, bucket), &assignment, &held, &mut reduced[range.clone()])
+        endpoint.reduce(
+            (epoch, step, bucket),
+            &assignment,
+            &held,
+            &mut reduced[range.clone()],
+        )
     });
     End { reduced, result }
 }

@@ -3,9 +3,8 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use lockstep_collective::Partials;
-use lockstep_engine::geometry::Assignment;
 use lockstep_engine::ids::{Lane, Step};
+use lockstep_engine::membership::Membership;
 use lockstep_engine::rank::{Reduced, Snapshot, TaskEnd};
 use lockstep_faults::Point;
 use lockstep_trainer::Batch;
@@ -21,13 +20,10 @@ impl Executor {
     pub(super) fn compute(&mut self, step: Step, lane: Lane) -> Outcome {
         let began = Instant::now();
         self.following = None; // a member keeps up by itself
-        let overlaps = match self.completed_by(step, lane) {
-            Some(assignment) if self.spec.collective.overlap => {
-                self.begin_reduction(step, assignment);
-                true
-            }
-            _ => false,
-        };
+        let overlaps = self.spec.collective.overlap && self.is_completed_by(step, lane);
+        if overlaps {
+            self.begin_reduction(step)?;
+        }
         let mut microbatches = self.geometry.positions(step, lane).peekable();
         let mut after = self.after(step, lane);
         let reducer = overlaps.then_some(&mut self.reducer);
@@ -50,14 +46,17 @@ impl Executor {
         .into())
     }
 
-    /// Who computes what of a step, if this lane is all that is missing here.
-    fn completed_by(&self, step: Step, lane: Lane) -> Option<Assignment> {
-        let membership = self.membership.as_ref()?;
-        let assignment = membership.assignment(step);
-        let mine = assignment.lanes_of(membership.rank_of(&self.worker)?);
-        let others: Vec<Lane> = mine.filter(|&other| other != lane).collect();
-        let covers = |partials: &Partials| partials.covers(others.iter().copied());
-        self.partials.iter().all(covers).then_some(assignment)
+    /// Whether a lane is all that is missing here of a step.
+    fn is_completed_by(&self, step: Step, lane: Lane) -> bool {
+        let Some(membership) = &self.membership else {
+            return false;
+        };
+        let Some(me) = membership.rank_of(&self.worker) else {
+            return false;
+        };
+        let mine = membership.assignment(step).lanes_of(me).collect::<Vec<Lane>>();
+        let others = || mine.iter().copied().filter(|&other| other != lane);
+        self.partials.iter().all(|partials| partials.covers(others()))
     }
 
     /// The first positions that this rank will most likely compute after a lane.
@@ -73,21 +72,25 @@ impl Executor {
         self.geometry.positions(step, lane).next()
     }
 
-    fn begin_reduction(&mut self, step: Step, assignment: Assignment) {
+    fn begin_reduction(&mut self, step: Step) -> Result<(), Failure> {
+        let membership = self.entered()?;
+        let (epoch, assignment) = (membership.epoch, membership.assignment(step));
         self.last = None; // its gradient is about to be overwritten
-        self.reducer.begin(step, assignment);
+        self.reducer.begin(epoch, step, assignment);
+        Ok(())
+    }
+
+    fn entered(&self) -> Result<&Membership, Failure> {
+        let none = || Failure::Fatal("no epoch was entered".to_owned());
+        self.membership.as_ref().ok_or_else(none)
     }
 
     pub(super) fn reduce(&mut self, step: Step) -> Outcome {
         self.following = None;
-        let membership = self
-            .membership
-            .as_ref()
-            .ok_or_else(|| Failure::Fatal("no epoch was entered".to_owned()))?;
+        let membership = self.entered()?;
         let doubted = membership.recompute && step == membership.base.next();
         if !self.reducer.reduces(step) {
-            let assignment = membership.assignment(step);
-            self.begin_reduction(step, assignment);
+            self.begin_reduction(step)?;
             for (bucket, partials) in self.partials.iter().enumerate() {
                 self.reducer.offer(bucket, partials);
             }
