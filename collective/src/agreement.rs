@@ -1,13 +1,14 @@
 //! How the members of a group agree on the way between them.
 //!
-//! Shared memory serves a group whose members are all of one host; any other takes TCP. All must take the same.
+//! Shared memory serves members of one host, and TCP those of different ones. All must agree on who does what.
 //!
-//! 1. Greetings say of which host a member is, or of none. They tell everybody the same.
-//! 2. When all are of one, each member makes a segment and tells the others where it is, or that there is none.
-//! 3. Who has opened the segments of all says so; who cannot, takes its own back.
+//! 1. Greetings say of which host a member is, or of none. They tell everybody the same. If one is of none, or no two
+//!    are of the same, all take TCP.
+//! 2. Who is not alone on its host makes a segment and tells the others where it is, or that there is none.
+//! 3. Who has opened the segments of all others of its host says so; who cannot, takes its own back.
 //!
 //! A member takes shared memory when all others have said that they have opened theirs, and TCP as soon as one has
-//! said that there is none. As each says the same to all, and never both, all come to the same end.
+//! said that there is none. As each says the same to all, of all hosts, and never both, all come to the same end.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ use crate::call::Place as Caller;
 use crate::error::CollectiveError;
 use crate::fold::Segment;
 use crate::frame::{Header, Kind};
+use crate::hosts::Hosts;
 use crate::mailbox::{Received, Topic};
 use crate::neighbours::{Neighbours, Place};
 use crate::operation::Operation;
@@ -31,6 +33,8 @@ pub(crate) enum Way {
     Tcp,
     /// The segments.
     Shared(Arc<Mutex<Neighbours>>),
+    /// The segments in each host, and links between them. A member that is alone on its host has only these.
+    Across(Arc<Hosts>, Option<Arc<Mutex<Neighbours>>>),
     /// None any more: an operation ended in the middle of something.
     Broken(CollectiveError),
 }
@@ -44,10 +48,10 @@ impl Operation<'_> {
         let agreed = self.agree(caller);
         let way = agreed.clone().unwrap_or_else(Way::Broken);
         if let Ok(way) = &agreed {
-            let way = if matches!(way, Way::Tcp) {
-                "TCP"
-            } else {
-                "shared memory"
+            let way = match way {
+                Way::Shared(_) => "shared memory",
+                Way::Across(..) => "shared memory in each host and TCP between them",
+                Way::Tcp | Way::Broken(_) => "TCP",
             };
             tracing::info!(epoch = %caller.epoch, members = caller.members, "reduces over {way}");
         }
@@ -56,11 +60,13 @@ impl Operation<'_> {
     }
 
     fn agree(&mut self, caller: Caller) -> Result<Way, CollectiveError> {
-        if caller.members < 2 || !self.all_of_this_host()? {
+        let Some(hosts) = self.hosts()?.filter(|hosts| !hosts.are_apart()) else {
             return Ok(Way::Tcp);
-        }
+        };
+        let around = hosts.around(caller.rank);
         let mut outbox = Outbox::new(caller.members as usize);
-        let place = match Place::make(caller.members, self.may_spin()) {
+        let make = || Place::make(around.len() as u32, self.may_spin());
+        let place = match (around.len() > 1).then(make).transpose() {
             Ok(place) => place,
             Err(error) => {
                 tracing::warn!(%error, "no shared memory: takes TCP");
@@ -69,13 +75,13 @@ impl Operation<'_> {
                 return Ok(Way::Tcp);
             }
         };
-        say(caller, &mut outbox, Kind::Segment, &encode(&place.ticket()));
-        let mut tickets = vec![None; caller.members as usize];
-        let mut silent: BTreeSet<Rank> = (0..caller.members)
-            .map(Rank)
-            .filter(|&rank| rank != caller.rank)
-            .collect();
-        let mut not_ready = silent.clone();
+        if let Some(place) = &place {
+            say(caller, &mut outbox, Kind::Segment, &encode(&place.ticket()));
+        }
+        let mut tickets = vec![None; around.len()];
+        let is_other = |rank: &Rank| *rank != caller.rank;
+        let mut silent: BTreeSet<Rank> = around.iter().copied().filter(is_other).collect();
+        let mut not_ready: BTreeSet<Rank> = (0..caller.members).map(Rank).filter(is_other).collect();
         let mut batch = Vec::new();
         let mut place = Some(place);
         let mut neighbours = None;
@@ -88,8 +94,11 @@ impl Operation<'_> {
                 };
                 match decode(&frame) {
                     Some(Word::Ticket(ticket)) => {
-                        tickets[rank.index()] = Some(ticket);
-                        silent.remove(&rank);
+                        // Those of other hosts are nothing to this member.
+                        if let Some(at) = around.iter().position(|&member| member == rank) {
+                            tickets[at] = Some(ticket);
+                            silent.remove(&rank);
+                        }
                     }
                     Some(Word::Ready) => {
                         not_ready.remove(&rank);
@@ -100,7 +109,7 @@ impl Operation<'_> {
             if silent.is_empty()
                 && let Some(place) = place.take()
             {
-                match place.join(&tickets) {
+                match place.map(|place| place.join(around, &tickets)).transpose() {
                     Ok(joined) => {
                         neighbours = Some(joined);
                         say(caller, &mut outbox, Kind::Ready, &[]);
@@ -117,7 +126,11 @@ impl Operation<'_> {
                 && outbox.is_empty()
                 && let Some(neighbours) = neighbours.take()
             {
-                return Ok(Way::Shared(Arc::new(Mutex::new(neighbours))));
+                let neighbours = neighbours.map(|neighbours| Arc::new(Mutex::new(neighbours)));
+                return Ok(match neighbours {
+                    Some(neighbours) if hosts.members().len() == 1 => Way::Shared(neighbours),
+                    neighbours => Way::Across(Arc::new(hosts), neighbours),
+                });
             }
         }
     }

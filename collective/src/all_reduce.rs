@@ -1,4 +1,4 @@
-//! The all-reduce: the machine of `reduction`, driven over the links.
+//! The all-reduce: which way it goes, and the machine of `reduction`, driven over the links.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use lockstep_engine::geometry::Assignment;
 use lockstep_engine::ids::{Epoch, Step};
 
+use crate::across::Across;
 use crate::agreement::Way;
 use crate::call::{Call, Place};
 use crate::endpoint::Endpoint;
@@ -15,7 +16,6 @@ use crate::mailbox::{Topic, Turn};
 use crate::operation::Operation;
 use crate::partials::{Held, Partials};
 use crate::reduction::{Outbox, Reduction};
-use crate::state::Shared;
 
 impl Endpoint {
     /// Adds what all members hold of a bucket up by the fixed tree over lanes, into `out` of every member: the same
@@ -64,19 +64,25 @@ impl Endpoint {
         operation.claim(turn)?;
         match way {
             Way::Broken(error) => Err(error),
-            Way::Tcp => over_links(shared, operation, call, out),
+            Way::Tcp => over_links(&mut operation, Reduction::new(call, &shared.pool), out, || ()),
             Way::Shared(neighbours) => {
                 let mut neighbours = neighbours.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(rounds) = Rounds::new(&call, neighbours.slots()) else {
-                    return over_links(shared, operation, call, out);
+                let Some(rounds) = Rounds::new(&call, &[call.root], neighbours.slots()) else {
+                    return over_links(&mut operation, Reduction::new(call, &shared.pool), out, || ());
                 };
                 let reduced = Local::new(&call, &rounds, &mut operation, &mut neighbours).run(out);
-                match &reduced {
-                    Ok(()) => shared.lock().stats.shared_reductions += 1,
-                    // Stages were left out, so counts of them mean nothing any more.
-                    Err(error) => operation.set_way(Way::Broken(error.clone())),
+                operation.end_in_memory(reduced)
+            }
+            Way::Across(hosts, neighbours) => {
+                let Some(across) = Across::new(&call, assignment, &hosts) else {
+                    return over_links(&mut operation, Reduction::new(call, &shared.pool), out, || ());
+                };
+                let reduced = across.run(&mut operation, neighbours.as_deref(), (&shared.pool, out));
+                if neighbours.is_some() {
+                    operation.end_in_memory(reduced)
+                } else {
+                    reduced
                 }
-                reduced
             }
         }
     }
@@ -110,17 +116,16 @@ impl Endpoint {
     }
 }
 
-/// Reduces with frames.
-fn over_links(
-    shared: &Shared,
-    mut operation: Operation<'_>,
-    call: Call<'_>,
+/// Reduces with frames; `moved` is called whenever some have come or gone.
+pub(crate) fn over_links(
+    operation: &mut Operation<'_>,
+    mut reduction: Reduction<'_>,
     out: &mut [f32],
+    mut moved: impl FnMut(),
 ) -> Result<(), CollectiveError> {
     let Place {
         epoch, turn, members, ..
-    } = call.place;
-    let mut reduction = Reduction::new(call, &shared.pool);
+    } = reduction.place();
     let mut outbox = Outbox::new(members as usize);
     reduction.start(out, &mut outbox);
     let topic = Topic::reduction(epoch, turn);
@@ -128,6 +133,7 @@ fn over_links(
     while reduction.missing() > 0 || !outbox.is_empty() {
         let awaited = || reduction.awaited().collect();
         operation.exchange(&mut outbox, &topic, reduction.missing(), awaited, &mut batch)?;
+        moved();
         for frame in batch.drain(..) {
             // Frames of strangers do not get as far as this.
             let Some(from) = operation.roster().rank_of(&frame.sender) else {

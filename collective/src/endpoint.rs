@@ -20,7 +20,8 @@ use crate::state::{Guest, OnPeerLost, Roster, Shared, State, Stats};
 /// The way that frames of a group take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Shared memory where all members are of one host and can open each other's; TCP otherwise.
+    /// Shared memory between members of one host, and TCP between hosts; TCP alone where members of a host cannot open
+    /// each other's memory.
     #[default]
     Auto,
     /// TCP.
@@ -39,6 +40,9 @@ pub struct Options {
     pub token: String,
     /// The way that all-reduces take. It decides no bits; one member that wants TCP is enough for its group to take it.
     pub transport: Transport,
+    /// The host that it says it is of, for tests that act several on one machine; `None`: the one that it is of.
+    #[doc(hidden)]
+    pub host: Option<String>,
     /// Whether an operation that waits leaves its core to others at once, as when they compute what will be reduced next;
     /// otherwise it looks for a moment whether it can go on, which is faster.
     pub yields: bool,
@@ -71,6 +75,7 @@ impl Options {
             identity: identity.into(),
             token: String::new(),
             transport: Transport::Auto,
+            host: None,
             yields: false,
             timeout: Duration::from_secs(120),
             feed_timeout: Duration::from_secs(10),
@@ -155,6 +160,7 @@ impl Endpoint {
             identity,
             token,
             transport,
+            host,
             yields,
             timeout,
             feed_timeout,
@@ -164,6 +170,7 @@ impl Endpoint {
             on_follow,
         } = options;
         let host = match transport {
+            Transport::Auto if host.is_some() => host,
             Transport::Auto => lockstep_shm::host()
                 .inspect_err(|error| tracing::warn!(%error, "cannot tell this host from others: takes TCP"))
                 .ok(),

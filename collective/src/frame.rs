@@ -28,14 +28,14 @@ use crate::limits::{MAX_HELLO_BYTES, MAX_PARTS, MAX_PAYLOAD_BYTES};
 pub const HEADER_BYTES: usize = 64;
 
 const MAGIC: [u8; 4] = *b"LKST";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The first of a connection to a member: a [`Hello`](crate::greeting::Hello).
     Hello = 1,
-    /// A member's partial at `node` of piece `chunk` of `bucket`, for the piece's owner.
+    /// A partial of a member, or of all of its host, at `node` of piece `chunk` of `bucket`, for the piece's owner.
     Partial = 2,
     /// The reduced piece `chunk` of `bucket`, from its owner.
     Reduced = 3,
@@ -59,7 +59,7 @@ pub enum Kind {
     Refused = 11,
     /// Where the sender's segment of shared memory is, in 24 bytes; nothing if it has none. See `agreement`.
     Segment = 12,
-    /// The sender has opened the segments of all members.
+    /// The sender has opened the segments of all other members of its host.
     Ready = 13,
 }
 

@@ -1,4 +1,4 @@
-//! Exact reductions between ranks, over framed TCP or through shared memory.
+//! Exact reductions between ranks, over framed TCP, through shared memory, or both.
 //!
 //! Ranks hold partial gradients at nodes of the fixed tree over lanes. This crate moves them, combines them in
 //! the tree's order and gives every rank the same bits, whoever computed what and however many there are. It
@@ -52,12 +52,14 @@
 //! | `fold` | the one addition and the fixed tree |
 //! | `pool` | buffers that come back |
 //! | `precision` | how precise gradients are between lanes, and as words of the wire |
-//! | `plan` | how a bucket is cut in chunks and pieces |
+//! | `hosts` | which members are of which host, and what these hold together |
+//! | `plan` | how a bucket is cut in chunks and pieces, and who has to do with each |
 //! | `reduction` | one reduction as a pure machine: frames in, frames out |
 //! | `all_reduce` | the operation: which way it goes, and the machine driven over the links |
 //! | `call` | what is asked of an all-reduce, with arguments that fit together |
-//! | `agreement` | how members agree on the way: shared memory, or the links |
-//! | `local` | an all-reduce through shared memory |
+//! | `agreement` | how members agree on the way: shared memory in each host, or the links alone |
+//! | `local` | an all-reduce through shared memory, and the halves of one |
+//! | `across` | an all-reduce of several hosts: one half in memory, the links, the other half |
 //! | `neighbours`, `slots` | everybody's memory and how far everybody is; what lies where in it |
 //! | `walk` | the fixed tree over values that all are there |
 //! | `operation` | what operations share: waiting, fencing, giving up |
@@ -86,7 +88,8 @@
 //! | frames queued for a member | 8; they share the values | the operation waits |
 //! | gradients that wait for a follower | [`feed_bytes`](Options::feed_bytes), or one; they share the values | it is let go |
 //! | what a follower has read and not asked for | 2 advances, and one under way | the donor's queue grows |
-//! | shared memory of a member, in an epoch | 2.5 MiB, and 32 KiB more for each member beyond 64 | TCP, if the system has none |
+//! | shared memory of a member, in an epoch | 2.5 MiB, and 32 KiB more for each member of its host beyond 64 | TCP, if the system has none |
+//! | what a host holds together, of several | each member has its chunk of it, as buffers of payloads: no more than members hold each, on average | |
 //! | idle buffers | 256 MiB of payloads, 2 gradients a feed | given back to the system |
 //! | connecting | attempts of 1 s, for 10 s | the member or donor is lost |
 //! | connecting anew to a member without an epoch | once a link | the member is lost |
@@ -95,6 +98,7 @@
 //! | accepting again when the system is out of something | every 100 ms | |
 //! | closing | 1 s, for each thing that may hang | |
 
+mod across;
 mod advance;
 mod agreement;
 mod all_reduce;
@@ -106,6 +110,7 @@ mod fold;
 pub mod following;
 pub mod frame;
 pub mod greeting;
+mod hosts;
 mod inbound;
 pub mod limits;
 mod local;

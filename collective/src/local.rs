@@ -11,9 +11,13 @@
 //!
 //! A member says after each part that it is done with it: three stages an iteration. A small gradient takes one
 //! stage: everybody puts all partials, and everybody adds all up.
+//!
+//! Where there are other hosts, the first two parts are one walk over all rounds, and the third is another after what
+//! there is to do [between hosts](crate::across): two stages an iteration each.
 
 use std::ops::Range;
 
+use lockstep_engine::geometry::Node;
 use lockstep_engine::ids::Rank;
 
 use crate::call::Call;
@@ -21,12 +25,9 @@ use crate::error::CollectiveError;
 use crate::neighbours::Neighbours;
 use crate::operation::Operation;
 use crate::plan;
-use crate::slots::{BLOCK, DEPTH, Reader, Slot, Slots};
+use crate::slots::{BLOCK, DEPTH, Reader, Slot, Slots, Unreadable};
 use crate::state::Traffic;
 use crate::walk::{Leaf, Levels, Walk};
-
-/// Stages of an iteration.
-const STAGES: u32 = 3;
 
 /// Values of a gradient that goes by the caches: 16 MiB.
 const LARGE: usize = 4 << 20;
@@ -34,23 +35,41 @@ const LARGE: usize = 4 << 20;
 /// How a gradient goes through the segments.
 #[derive(Debug)]
 pub(crate) struct Rounds {
-    walk: Walk,
-    /// Values of a piece, at most.
-    piece: usize,
+    /// One for each sum.
+    walks: Vec<Walk>,
+    /// The pieces of each member, of which each is for a round.
+    pieces: Vec<Vec<Range<usize>>>,
     is_small: bool,
 }
 
 impl Rounds {
-    /// Of this call. `None` if a member has so many nodes that no slot has room for them.
-    pub(crate) fn new(call: &Call<'_>, slots: &Slots) -> Option<Self> {
+    /// Of this call, which adds up these nodes. `None` if a member has so many nodes that no slot has room for them.
+    pub(crate) fn new(call: &Call<'_>, sums: &[Node], slots: &Slots) -> Option<Self> {
         let most = call.nodes.iter().map(Vec::len).max().unwrap_or_default();
         let (piece, small) = (slots.piece_values(most), slots.small_values(most));
-        let walk = Walk::new(&call.nodes, call.root)?;
-        (piece > 0).then_some(Self {
-            walk,
+        if piece == 0 {
+            return None;
+        }
+        let mut pieces = vec![Vec::new(); call.nodes.len()];
+        for piece in plan::pieces(call.held.len(), call.place.members, piece) {
+            pieces[piece.owner.index()].push(piece.range);
+        }
+        let walks = sums.iter().map(|&sum| Walk::new(&call.nodes, sum));
+        Some(Self {
+            walks: walks.collect::<Option<_>>()?,
+            pieces,
             is_small: call.held.len() <= small,
-            piece,
         })
+    }
+
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.pieces.iter().map(Vec::len).max().unwrap_or_default()
+    }
+
+    /// What a member adds up in a round.
+    fn piece(&self, owner: Rank, round: usize) -> Option<Range<usize>> {
+        self.pieces[owner.index()].get(round).cloned()
     }
 }
 
@@ -89,7 +108,7 @@ impl<'a, 'o> Local<'a, 'o> {
                 .collect(),
             tag: tag(call),
             readers: vec![Reader::default(); call.nodes.len()],
-            levels: rounds.walk.levels(BLOCK),
+            levels: Levels::new(&rounds.walks, BLOCK),
             landing: vec![0.0; BLOCK],
             passes_caches: call.held.len() >= LARGE,
             traffic: Traffic::default(),
@@ -117,58 +136,123 @@ impl<'a, 'o> Local<'a, 'o> {
         self.advance();
         lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.turn.step.0);
         self.await_stage(self.neighbours.stage())?;
-        self.add_up((slot, None), 0, 0..out.len(), out)
+        self.add_up_all((slot, None), 0, 0..out.len(), out)
     }
 
     fn in_rounds(&mut self, out: &mut [f32]) -> Result<(), CollectiveError> {
-        let members = self.call.place.members;
-        let mut pieces: Vec<Vec<Range<usize>>> = vec![Vec::new(); members as usize];
-        for piece in plan::pieces(out.len(), members, self.rounds.piece) {
-            pieces[piece.owner.index()].push(piece.range);
-        }
-        let rounds = pieces.iter().map(Vec::len).max().unwrap_or_default();
-        let piece = |owner: Rank, round: usize| pieces[owner.index()].get(round).cloned();
-        let (me, slots, first) = (
-            self.call.place.rank,
-            *self.neighbours.slots(),
-            self.neighbours.stage(),
-        );
-        // The stage at which part `part` of iteration `t` is over.
-        let stage = |t: usize, part: u32| first.wrapping_add(STAGES * t as u32 + part);
-        let others: Vec<Rank> = (0..members).map(Rank).filter(|&rank| rank != me).collect();
-        for t in 0..rounds + 2 {
-            if t < rounds {
+        let (me, slots, rounds) = (self.call.place.rank, *self.neighbours.slots(), self.rounds);
+        let (count, stage) = (rounds.count(), self.stages(3));
+        for t in 0..count + 2 {
+            if t < count {
                 if let Some(freed) = t.checked_sub(DEPTH) {
                     self.await_stage(stage(freed + 1, 2))?;
                 }
-                for &owner in &others {
-                    if let Some(range) = piece(owner, t) {
-                        self.put(slots.large(t, owner), t, range);
-                    }
-                }
+                self.put_round(t);
             }
             self.advance();
-            if let Some(round) = t.checked_sub(1).filter(|&round| round < rounds) {
+            if let Some(round) = t.checked_sub(1).filter(|&round| round < count) {
                 self.await_stage(stage(round, 1))?;
                 if let Some(freed) = round.checked_sub(DEPTH) {
                     self.await_stage(stage(freed + 2, 3))?;
                 }
                 lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.turn.step.0);
-                if let Some(range) = piece(me, round) {
+                if let Some(range) = rounds.piece(me, round) {
                     let slot = slots.large(round, me);
-                    self.add_up((slot, Some(slot)), round, range, out)?;
+                    self.add_up_all((slot, Some(slot)), round, range, out)?;
                 }
             }
             self.advance();
             if let Some(round) = t.checked_sub(2) {
                 self.await_stage(stage(round + 1, 2))?;
-                for &owner in &others {
-                    if let Some(range) = piece(owner, round) {
-                        self.take(owner, slots.large(round, owner), round, &mut out[range])?;
-                    }
+                self.take_round(round, out)?;
+            }
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Adds this member's chunk up: `sums` are of the nodes that [`Rounds`] have, each of the whole chunk.
+    pub(crate) fn gather(mut self, sums: &mut [&mut [f32]]) -> Result<(), CollectiveError> {
+        let (me, slots, rounds) = (self.call.place.rank, *self.neighbours.slots(), self.rounds);
+        let (count, stage) = (rounds.count(), self.stages(2));
+        let chunk = rounds.piece(me, 0).map_or(0, |first| first.start);
+        for t in 0..=count {
+            if t < count {
+                if let Some(freed) = t.checked_sub(DEPTH) {
+                    self.await_stage(stage(freed + 1, 2))?;
+                }
+                self.put_round(t);
+            }
+            self.advance();
+            if let Some(round) = t.checked_sub(1) {
+                self.await_stage(stage(round, 1))?;
+                lockstep_faults::reach(lockstep_faults::Point::DuringReduce, self.call.place.turn.step.0);
+                if let Some(range) = rounds.piece(me, round) {
+                    self.add_up((slots.large(round, me), None), round, range, |sum, at, values| {
+                        sums[sum][at - chunk..][..values.len()].copy_from_slice(values);
+                    })?;
                 }
             }
             self.advance();
+        }
+        Ok(())
+    }
+
+    /// Gives this member's chunk of `out` to everybody, and takes those of all others.
+    pub(crate) fn spread(mut self, out: &mut [f32]) -> Result<(), CollectiveError> {
+        let (me, slots, rounds) = (self.call.place.rank, *self.neighbours.slots(), self.rounds);
+        let (count, stage) = (rounds.count(), self.stages(2));
+        for t in 0..=count {
+            if t < count {
+                if let Some(freed) = t.checked_sub(DEPTH) {
+                    self.await_stage(stage(freed + 1, 2))?;
+                }
+                if let Some(range) = rounds.piece(me, t) {
+                    let (mut message, _) = self.neighbours.write(slots.large(t, me), (self.tag, t));
+                    message.put(&out[range]);
+                    let bytes = message.finish();
+                    self.traffic.send(bytes);
+                }
+            }
+            self.advance();
+            if let Some(round) = t.checked_sub(1) {
+                self.await_stage(stage(round, 1))?;
+                self.take_round(round, out)?;
+            }
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// The stage at which a part of an iteration is over, of so many parts.
+    fn stages(&self, parts: u32) -> impl Fn(usize, u32) -> u32 + use<> {
+        let first = self.neighbours.stage();
+        move |t, part| first.wrapping_add(parts * t as u32 + part)
+    }
+
+    /// The others.
+    fn others(&self) -> impl Iterator<Item = Rank> + use<> {
+        let (members, me) = (self.call.place.members, self.call.place.rank);
+        (0..members).map(Rank).filter(move |&rank| rank != me)
+    }
+
+    /// Puts this member's partials of the others' pieces of a round where they find them.
+    fn put_round(&mut self, round: usize) {
+        let slots = *self.neighbours.slots();
+        for owner in self.others() {
+            if let Some(range) = self.rounds.piece(owner, round) {
+                self.put(slots.large(round, owner), round, range);
+            }
+        }
+    }
+
+    /// Takes what all others have added up in a round.
+    fn take_round(&mut self, round: usize, out: &mut [f32]) -> Result<(), CollectiveError> {
+        let slots = *self.neighbours.slots();
+        for owner in self.others() {
+            if let Some(range) = self.rounds.piece(owner, round) {
+                self.take(owner, slots.large(round, owner), round, &mut out[range])?;
+            }
         }
         Ok(())
     }
@@ -186,21 +270,35 @@ impl<'a, 'o> Local<'a, 'o> {
         self.traffic.send(bytes);
     }
 
-    /// Adds up everybody's partials of a range, which are all in the same slot of their segments, and puts the sum in
-    /// another.
+    /// Adds a range up to the only sum, which goes to `out`.
+    fn add_up_all(
+        &mut self,
+        slots: (Slot, Option<Slot>),
+        round: usize,
+        range: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        let passes_caches = self.passes_caches;
+        self.add_up(slots, round, range, |_, at, sum| {
+            copy(sum, &mut out[at..at + sum.len()], passes_caches);
+        })
+    }
+
+    /// Adds up everybody's partials of a range, which are all in the same slot of their segments. Each sum goes to
+    /// `keep`, with its number and place, and to another slot.
     fn add_up(
         &mut self,
         (from, to): (Slot, Option<Slot>),
         round: usize,
         range: Range<usize>,
-        out: &mut [f32],
+        mut keep: impl FnMut(usize, usize, &[f32]),
     ) -> Result<(), CollectiveError> {
         let (len, blocks) = (range.len(), range.len().div_ceil(BLOCK));
         for (rank, nodes) in (0u32..).map(Rank).zip(&self.call.nodes) {
             if let Some(view) = self.neighbours.view(rank).filter(|_| !nodes.is_empty()) {
                 self.readers[rank.index()]
                     .open(view, from, (self.tag, round), blocks * nodes.len())
-                    .map_err(|problem| self.operation.cannot_read(rank, problem))?;
+                    .map_err(|problem| self.cannot_read(rank, problem))?;
                 self.traffic.receive(nodes.len() * len * size_of::<f32>());
             }
         }
@@ -209,22 +307,25 @@ impl<'a, 'o> Local<'a, 'o> {
             let at = block - range.start;
             let block = block..(block + BLOCK).min(range.end);
             let (mine, readers) = (&self.mine, &self.readers);
-            let fetch = |leaf: &Leaf, place: &mut [f32]| {
-                let Some(view) = &views[leaf.rank.index()] else {
-                    return Ok(Some(&mine[leaf.index][block.clone()]));
+            for (index, walk) in self.rounds.walks.iter().enumerate() {
+                let fetch = |leaf: &Leaf, place: &mut [f32]| {
+                    let Some(view) = &views[leaf.rank.index()] else {
+                        return Ok(Some(&mine[leaf.index][block.clone()]));
+                    };
+                    let which = (leaf.index * blocks + number, leaf.index * len + at);
+                    let read = readers[leaf.rank.index()].read(view, from, which, place);
+                    read.map(|()| None).map_err(|problem| (leaf.rank, problem))
                 };
-                let which = (leaf.index * blocks + number, leaf.index * len + at);
-                let read = readers[leaf.rank.index()].read(view, from, which, place);
-                read.map(|()| None).map_err(|problem| (leaf.rank, problem))
-            };
-            let added =
-                self.rounds
-                    .walk
-                    .fold((block.len(), self.call.held.precision()), &mut self.levels, fetch);
-            let sum = added.map_err(|(rank, problem)| self.operation.cannot_read(rank, problem))?;
-            copy(sum, &mut out[block], self.passes_caches);
-            if to.is_some() {
-                message.put(sum);
+                let shape = (block.len(), self.call.held.precision());
+                match walk.fold(shape, &mut self.levels, fetch) {
+                    Ok(sum) => {
+                        keep(index, block.start, sum);
+                        if to.is_some() {
+                            message.put(sum);
+                        }
+                    }
+                    Err((rank, problem)) => return Err(self.cannot_read(rank, problem)),
+                }
             }
         }
         if to.is_some() {
@@ -254,9 +355,13 @@ impl<'a, 'o> Local<'a, 'o> {
                 }
             });
         }
-        taken.map_err(|problem| self.operation.cannot_read(from, problem))?;
+        taken.map_err(|problem| self.cannot_read(from, problem))?;
         self.traffic.receive(size_of_val(out));
         Ok(())
+    }
+
+    fn cannot_read(&self, from: Rank, problem: Unreadable) -> CollectiveError {
+        self.operation.cannot_read(self.neighbours.member(from), problem)
     }
 
     /// Says that a stage is over.

@@ -1,4 +1,4 @@
-//! The members of a group when all are of one host: everybody's segment, and how far everybody is.
+//! The members of a group that are of one host: everybody's segment, and how far everybody is.
 //!
 //! Each member makes a segment for each epoch, writes it alone, and maps those of the others to read. Of a member
 //! that was lost, or has lost its place and wakes again, nobody reads the segment any more, and it has no way to
@@ -19,6 +19,8 @@ use crate::slots::{Slot, Slots, Writer};
 const STAGE: usize = 0;
 /// The word that is 1 while its member sleeps.
 const ASLEEP: usize = 1;
+/// The word that counts what its member does meanwhile with members of other hosts: a sign of life.
+const PULSE: usize = 2;
 /// How often a member looks before it goes to sleep, when there is a core for each that has nothing else to do: some 20
 /// us, as falling asleep and being woken takes no less.
 const LOOKS: u32 = 400;
@@ -58,8 +60,9 @@ impl Place {
         self.segment.ticket()
     }
 
-    /// Opens the segments of the others: the tickets are by rank, with none for this member.
-    pub(crate) fn join(self, tickets: &[Option<Ticket>]) -> io::Result<Neighbours> {
+    /// Opens the segments of the others. `members` are their ranks in the group, and this one's; the tickets are in
+    /// the same order, with none for this member.
+    pub(crate) fn join(self, members: &[Rank], tickets: &[Option<Ticket>]) -> io::Result<Neighbours> {
         let len = self.slots.len() as u64;
         let open = |ticket: &Ticket| match ticket.len == len {
             true => View::open(ticket),
@@ -71,22 +74,27 @@ impl Place {
             looks: self.looks,
             slots: self.slots,
             segment: self.segment,
+            members: members.to_vec(),
             views,
             stage: 0,
+            pulse: 0,
             small: 0,
             head: Vec::new(),
         })
     }
 }
 
-/// All segments of the group.
+/// All segments of a host. Ranks are those among its members, in the order of the group's.
 #[derive(Debug)]
 pub(crate) struct Neighbours {
     slots: Slots,
     segment: Segment,
+    /// The ranks in the group.
+    members: Vec<Rank>,
     views: Vec<Option<View>>,
     /// Stages that this member has been through.
     stage: u32,
+    pulse: u32,
     /// Small gradients reduced.
     small: usize,
     looks: u32,
@@ -121,6 +129,17 @@ impl Neighbours {
         self.views.get(rank.index())?.as_ref()
     }
 
+    /// The rank in the group.
+    pub(crate) fn member(&self, rank: Rank) -> Rank {
+        self.members[rank.index()]
+    }
+
+    /// Tells everybody that this member is alive, though it comes to no stage.
+    pub(crate) fn beat(&mut self) {
+        self.pulse = self.pulse.wrapping_add(1);
+        self.segment.publish(PULSE, self.pulse);
+    }
+
     /// Tells everybody that a stage is over.
     pub(crate) fn advance(&mut self) {
         self.stage = self.stage.wrapping_add(1);
@@ -151,7 +170,7 @@ impl Neighbours {
     }
 
     /// Sleeps until the member at `rank`, which is not at `stage` yet, is anywhere else than it is, or `alarm` rings
-    /// again, for `longest` at most. Says whether the member has moved.
+    /// again, for `longest` at most. Says whether anybody has given a sign of life.
     pub(crate) fn sleep(
         &self,
         (rank, stage): (Rank, u32),
@@ -161,15 +180,57 @@ impl Neighbours {
         let Some(view) = self.view(rank) else {
             return Ok(true);
         };
-        let seen = view.load(STAGE);
+        let (signs, seen) = (self.signs(), view.load(STAGE));
         if !has_reached(seen, stage) {
             sleep((view, STAGE, seen), alarm, (&self.segment, ASLEEP), longest)?;
         }
-        Ok(view.load(STAGE) != seen || has_reached(seen, stage))
+        Ok(self.signs() != signs || has_reached(seen, stage))
+    }
+
+    /// Signs of life of all others together.
+    fn signs(&self) -> u32 {
+        let sum = |sum: u32, word| sum.wrapping_add(word);
+        let views = self.views.iter().flatten();
+        views
+            .flat_map(|view| [view.load(STAGE), view.load(PULSE)])
+            .fold(0, sum)
     }
 }
 
 /// Whether a count of stages has come to another. Counts wrap around, and are never far from each other.
 fn has_reached(found: u32, wanted: u32) -> bool {
     found.wrapping_sub(wanted) < 1 << 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_of_life_is_one_wherever_it_comes_from() {
+        let places = [0, 1, 2].map(|_| Place::make(3, false).unwrap());
+        let tickets = [0, 1, 2].map(|rank| places[rank].ticket());
+        let members = [4, 6, 9].map(Rank);
+        let mut rank = 0;
+        let [this, slow, mut busy] = places.map(|place| {
+            let mut tickets = tickets.map(Some);
+            tickets[rank] = None;
+            rank += 1;
+            place.join(&members, &tickets).unwrap()
+        });
+        let (alarm, moment) = (Alarm::default(), Duration::from_millis(1));
+        let sleep = || this.sleep((Rank(1), 1), (&alarm, 0), moment).unwrap();
+        assert!(!sleep());
+        std::thread::scope(|scope| {
+            let sleeping = scope.spawn(|| while !sleep() {});
+            while !sleeping.is_finished() {
+                busy.beat();
+            }
+        });
+        assert_eq!((this.stage(), slow.stage()), (0, 0));
+        assert_eq!(
+            this.behind(1).map(|rank| this.member(rank)).collect::<Vec<_>>(),
+            [Rank(6), Rank(9)]
+        );
+    }
 }

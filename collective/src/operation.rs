@@ -8,6 +8,7 @@ use lockstep_engine::ids::{Epoch, Rank};
 use crate::agreement::Way;
 use crate::error::{CollectiveError, LossReason};
 use crate::frame::FrameError;
+use crate::hosts::Hosts;
 use crate::limits::{LONGEST_SLEEP, QUEUE_FRAMES};
 use crate::mailbox::{Received, Topic, Turn};
 use crate::neighbours::Neighbours;
@@ -131,6 +132,16 @@ impl<'a> Operation<'a> {
         Ok(state.way.clone())
     }
 
+    /// Notes how a reduction through shared memory has ended. After one that ended in the middle, stages were left out, so
+    /// counts of them mean nothing any more.
+    pub(crate) fn end_in_memory(&self, reduced: Result<(), CollectiveError>) -> Result<(), CollectiveError> {
+        match &reduced {
+            Ok(()) => self.shared.lock().stats.shared_reductions += 1,
+            Err(error) => self.set_way(Way::Broken(error.clone())),
+        }
+        reduced
+    }
+
     /// Notes on which way the members have agreed, unless they are a group no more.
     pub(crate) fn set_way(&self, way: Way) {
         let mut state = self.shared.lock();
@@ -139,10 +150,10 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Waits for all members to greet; whether all are of this host.
-    pub(crate) fn all_of_this_host(&mut self) -> Result<bool, CollectiveError> {
+    /// Waits for all members to greet, and says which are of which host. `None` if one shares memory with none.
+    pub(crate) fn hosts(&mut self) -> Result<Option<Hosts>, CollectiveError> {
         let Some(here) = &self.shared.host else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut state = self.shared.lock();
         loop {
@@ -150,17 +161,17 @@ impl<'a> Operation<'a> {
             if let Some(lost) = state.loss() {
                 return Err(lost);
             }
-            let mut silent = Vec::new();
+            let (mut silent, mut names) = (Vec::new(), Vec::new());
             for (rank, member) in (0u32..).map(Rank).zip(&self.roster.members) {
                 match state.host_of(&member.identity) {
-                    _ if rank == self.roster.rank => {}
-                    Some(host) if host != here => return Ok(false),
-                    Some(_) => {}
+                    _ if rank == self.roster.rank => names.push(here.as_str()),
+                    Some("") => return Ok(None),
+                    Some(host) => names.push(host),
                     None => silent.push(rank),
                 }
             }
             if silent.is_empty() {
-                return Ok(true);
+                return Ok(Some(Hosts::new(&names)));
             }
             state = self.wait(state, || silent.clone())?;
         }
@@ -192,7 +203,8 @@ impl<'a> Operation<'a> {
             let after = self.shared.timeout;
             let left = (self.heard + after).saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let waiting = neighbours.behind(stage).collect();
+                let waiting = neighbours.behind(stage).map(|rank| neighbours.member(rank));
+                let waiting = waiting.collect();
                 return Err(CollectiveError::TimedOut { after, waiting });
             }
             let slept = neighbours.sleep((rank, stage), (alarm, rung), left.min(LONGEST_SLEEP));
@@ -233,6 +245,7 @@ impl<'a> Operation<'a> {
         let mut state = self.shared.lock();
         state.stats.sent_frames += sent.0;
         state.stats.sent_bytes += sent.1;
+        state.stats.shared_bytes += sent.1;
         state.stats.received_frames += received.0;
         state.stats.received_bytes += received.1;
         drop(state);

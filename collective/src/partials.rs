@@ -75,6 +75,24 @@ pub struct Held {
 }
 
 impl Held {
+    /// Sums of what is held by several: `len` values of each node, of the same kind as `like`.
+    pub(crate) fn of(like: &Self, values: Vec<(Node, Segment)>, len: usize) -> Self {
+        let Self { lanes, precision, .. } = *like;
+        Self {
+            lanes,
+            len,
+            precision,
+            values,
+        }
+    }
+
+    /// Gives the values to `pool` that came from there.
+    pub(crate) fn recycle(self, pool: &Pool) {
+        for (_, value) in self.values {
+            value.recycle(pool);
+        }
+    }
+
     /// Lanes of a step.
     pub(crate) fn lanes(&self) -> u32 {
         self.lanes

@@ -1,7 +1,8 @@
 //! One all-reduce as a pure machine: frames in, frames out, no sockets.
 //!
 //! Every member owns a run of pieces. It sends its partials of everybody else's pieces to their owners, folds
-//! the partials of its own as they come, in any order, and sends each piece to everybody once it is whole.
+//! the partials of its own as they come, in any order, and sends each piece to everybody once it is whole. Where hosts
+//! reduce among themselves first, "everybody" is one member of each, and others for other pieces.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ use crate::error::CollectiveError;
 use crate::fold::{Fold, Segment};
 use crate::frame::{Header, Kind};
 use crate::partials::Held;
-use crate::plan::{PIECE_VALUES, Piece, pieces};
+use crate::plan::{self, Errand};
 use crate::pool::Pool;
 use crate::precision::Precision;
 
@@ -92,7 +93,8 @@ enum Progress {
 #[derive(Debug)]
 pub(crate) struct Reduction<'a> {
     place: Place,
-    pieces: Vec<Piece>,
+    /// Those that this member has partials of, which follow each other.
+    errands: Vec<Errand>,
     root: Node,
     nodes: Vec<Vec<Node>>,
     held: &'a Held,
@@ -105,17 +107,23 @@ pub(crate) struct Reduction<'a> {
 impl<'a> Reduction<'a> {
     /// The machine, before it has done anything.
     pub(crate) fn new(call: Call<'a>, pool: &'a Pool) -> Self {
+        let errands = plan::errands(call.held.len(), call.place.members);
+        Self::of(call, errands, pool)
+    }
+
+    /// A machine for some pieces only: those of which this member has partials. Their ranges are in what it holds, and
+    /// in its output.
+    pub(crate) fn of(call: Call<'a>, errands: Vec<Errand>, pool: &'a Pool) -> Self {
         let Call {
             place,
             root,
             nodes,
             held,
         } = call;
-        let pieces = pieces(held.len(), place.members, PIECE_VALUES);
-        let (progress, missing) = (Vec::with_capacity(pieces.len()), vec![0; nodes.len()]);
+        let (progress, missing) = (Vec::with_capacity(errands.len()), vec![0; nodes.len()]);
         Self {
             place,
-            pieces,
+            errands,
             root,
             nodes,
             held,
@@ -128,9 +136,8 @@ impl<'a> Reduction<'a> {
     /// Queues this member's partials, and finishes the pieces that need nobody else.
     pub(crate) fn start(&mut self, out: &mut [f32], outbox: &mut Outbox) {
         let me = self.place.rank;
-        let of_others: usize = self.nodes.iter().map(Vec::len).sum::<usize>() - self.nodes[me.index()].len();
-        for at in 0..self.pieces.len() {
-            let piece = &self.pieces[at];
+        for at in 0..self.errands.len() {
+            let Errand { piece, between } = &self.errands[at];
             let lend = |(node, value): &(Node, Segment)| (*node, value.lend(piece.range.clone()));
             let mine = self.held.values().iter().map(lend);
             if piece.owner == me {
@@ -139,10 +146,12 @@ impl<'a> Reduction<'a> {
                     // Nodes of one rank are as large as can be: they neither overlap nor fold.
                     let _ = fold.insert(node, value, self.pool);
                 }
-                for (missing, nodes) in self.missing.iter_mut().zip(&self.nodes) {
-                    *missing += nodes.len();
+                let mut of_others = 0;
+                for &other in between.iter().filter(|&&rank| rank != me) {
+                    let nodes = self.nodes[other.index()].len();
+                    self.missing[other.index()] += nodes;
+                    of_others += nodes;
                 }
-                self.missing[me.index()] = 0;
                 self.progress.push(Progress::Folding {
                     fold,
                     missing: of_others,
@@ -175,6 +184,11 @@ impl<'a> Reduction<'a> {
         }
     }
 
+    /// Which reduction this is.
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
     /// Frames still missing.
     pub(crate) fn missing(&self) -> usize {
         self.missing.iter().sum()
@@ -203,8 +217,9 @@ impl<'a> Reduction<'a> {
             let what = format!("{what}: {kind:?} of piece {chunk} of bucket {bucket}, {node:?}");
             Err(CollectiveError::Disagreement { rank: from, what })
         };
-        let at = chunk as usize;
-        let Some(piece) = self.pieces.get(at) else {
+        let first = self.errands.first().map_or(0, |first| first.piece.index);
+        let at = chunk.wrapping_sub(first) as usize;
+        let Some(Errand { piece, between }) = self.errands.get(at) else {
             return disagree("no such piece");
         };
         let precision = self.held.precision();
@@ -213,7 +228,7 @@ impl<'a> Reduction<'a> {
         }
         match (&mut self.progress[at], header.kind) {
             (Progress::Folding { fold, missing }, Kind::Partial) => {
-                if !self.nodes[from.index()].contains(&node) {
+                if !between.contains(&from) || !self.nodes[from.index()].contains(&node) {
                     return disagree("another's lanes");
                 }
                 let values = unpacked(payload, piece.range.len(), precision, self.pool);
@@ -243,23 +258,20 @@ impl<'a> Reduction<'a> {
 
     /// Sends the whole piece at `at`, which is this member's, everywhere.
     fn finish(&mut self, at: usize, out: &mut [f32], outbox: &mut Outbox) {
-        let piece = &self.pieces[at];
+        let Errand { piece, between } = &self.errands[at];
         let Progress::Folding { mut fold, .. } = std::mem::replace(&mut self.progress[at], Progress::Done)
         else {
             return;
         };
         let Some(sum) = fold.remove(self.root) else { return };
         out[piece.range.clone()].copy_from_slice(sum.values());
-        if self.place.members > 1 {
+        if between.len() > 1 {
             let sum = self
                 .held
                 .precision()
                 .pack(sum.lend(0..sum.values().len()), self.pool);
             let header = self.header(Kind::Reduced, piece.index).announcing(sum.bytes());
-            for rank in (0..self.place.members)
-                .map(Rank)
-                .filter(|&rank| rank != self.place.rank)
-            {
+            for &rank in between.iter().filter(|&&rank| rank != self.place.rank) {
                 let payload = sum.lend(0..sum.values().len());
                 outbox.push(
                     rank,

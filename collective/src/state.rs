@@ -36,7 +36,7 @@ pub struct Stats {
     pub rejected_connections: u64,
     /// Connections closed because of a frame that failed its checks.
     pub bad_frames: u64,
-    /// All-reduces that went through shared memory.
+    /// All-reduces that went through shared memory, those included that went between hosts as well.
     pub shared_reductions: u64,
     /// Frames received whole, and messages read in shared memory.
     pub received_frames: u64,
@@ -46,6 +46,8 @@ pub struct Stats {
     pub sent_frames: u64,
     /// Bytes of their payloads.
     pub sent_bytes: u64,
+    /// Those of them that were put in shared memory.
+    pub shared_bytes: u64,
     /// Frames that wait for an operation, now.
     pub waiting_frames: usize,
     /// Bytes of their payloads.

@@ -35,17 +35,26 @@ pub(crate) struct Levels {
     sums: Vec<Vec<f32>>,
 }
 
+impl Levels {
+    /// Blocks for a [fold](Walk::fold) of at most `len` values, in any of these walks.
+    pub(crate) fn new(walks: &[Walk], len: usize) -> Self {
+        let depth = walks.iter().map(|walk| walk.depth).max().unwrap_or_default();
+        Self {
+            landing: vec![0.0; len],
+            sums: vec![vec![0.0; len]; depth],
+        }
+    }
+}
+
 impl Walk {
-    /// The walk over the nodes that each member holds, by rank and in lane order. `None` unless they make up `root`.
+    /// The walk over those of the nodes that each member holds, by rank and in lane order, that lie in `root`. `None`
+    /// unless they make it up.
     pub(crate) fn new(nodes: &[Vec<Node>], root: Node) -> Option<Self> {
+        let inside = |node: Node| root.start <= node.start && node.start + node.len <= root.start + root.len;
         let mut all: Vec<(Node, Rank, usize)> = Vec::new();
         for (rank, nodes) in (0u32..).zip(nodes) {
-            all.extend(
-                nodes
-                    .iter()
-                    .enumerate()
-                    .map(|(index, &node)| (node, Rank(rank), index)),
-            );
+            let leaves = nodes.iter().enumerate().filter(|&(_, &node)| inside(node));
+            all.extend(leaves.map(|(index, &node)| (node, Rank(rank), index)));
         }
         all.sort_unstable_by_key(|(node, ..)| node.start);
         let (mut leaves, mut whole, mut depth) = (Vec::with_capacity(all.len()), Vec::<Node>::new(), 0);
@@ -60,14 +69,6 @@ impl Walk {
             leaves.push(Leaf { rank, index, folds });
         }
         (whole == [root]).then_some(Self { leaves, depth })
-    }
-
-    /// Blocks for [`Self::fold`] of at most `len` values.
-    pub(crate) fn levels(&self, len: usize) -> Levels {
-        Levels {
-            landing: vec![0.0; len],
-            sums: vec![vec![0.0; len]; self.depth],
-        }
     }
 
     /// Adds all leaves, of `len` values, up. `fetch` gives a leaf's values: it returns them if they are at hand, or
@@ -148,7 +149,7 @@ mod tests {
             let walk = Walk::new(&nodes, root).unwrap();
             let values: Vec<Vec<Vec<f32>>> =
                 nodes.iter().map(|nodes| nodes.iter().map(|&node| value(node)).collect()).collect();
-            let mut levels = walk.levels(8);
+            let mut levels = Levels::new(std::slice::from_ref(&walk), 8);
             let sum = walk.fold((5, precision), &mut levels, |leaf, to| {
                 let values = &values[leaf.rank.index()][leaf.index];
                 if leaf.rank == Rank(0) {

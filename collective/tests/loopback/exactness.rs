@@ -7,7 +7,7 @@ use lockstep_engine::ids::{Rank, Step};
 use proptest::prelude::*;
 
 /// Assignments: fresh ones, ones after losses, and any at all.
-fn assignments(lanes: u32, members: u32) -> impl Strategy<Value = Assignment> {
+pub(crate) fn assignments(lanes: u32, members: u32) -> impl Strategy<Value = Assignment> {
     let anything = prop::collection::vec(0..members, lanes as usize)
         .prop_map(|owners| Assignment::from_owners(owners.into_iter().map(Rank).collect()));
     let after_loss = (1u32..4, any::<u32>()).prop_map(move |(lost, first)| {

@@ -12,7 +12,7 @@ use lockstep_engine::ids::{Epoch, Rank, Step};
 const LANES: u32 = 8;
 
 /// Whom an operation lost.
-fn lost(result: Result<Vec<u32>, CollectiveError>) -> (Rank, String) {
+pub(crate) fn lost(result: Result<Vec<u32>, CollectiveError>) -> (Rank, String) {
     match result {
         Err(CollectiveError::PeerLost { rank, identity, .. }) => (rank, identity),
         other => panic!("{other:?}"),
@@ -92,9 +92,9 @@ fn reduce_again(way: Transport) {
 }
 
 /// Takes a member out after `frames` frames have reached it, wherever that leaves the others.
-fn kill_after(way: Transport, frames: u64, victim: u32, seed: u64) {
-    let (count, len) = (4, 300_000);
-    let mut members: Vec<Option<Member>> = members(count, way).into_iter().map(Some).collect();
+pub(crate) fn kill_after(members: Vec<Member>, frames: u64, victim: u32, seed: u64) {
+    let (count, len) = (members.len() as u32, 300_000);
+    let mut members: Vec<Option<Member>> = members.into_iter().map(Some).collect();
     {
         let all: Vec<&Member> = members.iter().flatten().collect();
         enter_all(1, &all);
@@ -155,11 +155,16 @@ fn kill_after(way: Transport, frames: u64, victim: u32, seed: u64) {
 fn a_kill_at_any_frame_changes_no_bit() {
     for seed in 0..12 {
         // 3 partials of its chunk and 3 reduced chunks are all that a member gets.
-        kill_after(Transport::Tcp, seed % 7, (seed * 5 % 4) as u32, seed);
+        kill_after(members(4, Transport::Tcp), seed % 7, (seed * 5 % 4) as u32, seed);
     }
     for seed in 0..26 {
         // In shared memory a chunk is two pieces.
-        kill_after(Transport::Auto, seed % 13, (seed * 5 % 4) as u32, seed);
+        kill_after(
+            members(4, Transport::Auto),
+            seed % 13,
+            (seed * 5 % 4) as u32,
+            seed,
+        );
     }
 }
 

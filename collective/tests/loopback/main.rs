@@ -4,6 +4,7 @@
 mod exactness;
 mod feed;
 mod fencing;
+mod hosts;
 mod loss;
 mod renewal;
 mod shared;

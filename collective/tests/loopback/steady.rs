@@ -7,9 +7,13 @@ use crate::support::*;
 
 #[test]
 fn later_steps_need_no_new_buffers() {
+    need_no_new_buffers(&members(3, Transport::Tcp));
+    need_no_new_buffers(&members_of(&["a", "a", "b"]));
+}
+
+fn need_no_new_buffers(all: &[Member]) {
     const WARM_UP: u64 = 30;
     let (lanes, len) = (4, 400_000);
-    let all = members(3, Transport::Tcp);
     let all: Vec<&Member> = all.iter().collect();
     enter_all(1, &all);
     // Three over four lanes: two members have one each, and fold nothing; one has two.

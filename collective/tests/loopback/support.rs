@@ -74,6 +74,17 @@ pub(crate) fn members(count: u32, transport: Transport) -> Vec<Member> {
     (0..count).map(member).collect()
 }
 
+/// Members of hosts of these names, by rank.
+pub(crate) fn members_of(hosts: &[&str]) -> Vec<Member> {
+    let member = |(rank, host): (usize, &&str)| {
+        Member::with(Options {
+            host: Some((*host).to_owned()),
+            ..options(&format!("node-{host}/{rank}#{rank:08x}"))
+        })
+    };
+    hosts.iter().enumerate().map(member).collect()
+}
+
 pub(crate) fn peers<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Peer> {
     members.into_iter().map(Member::peer).collect()
 }
@@ -184,6 +195,11 @@ pub(crate) struct Puppet {
 impl Puppet {
     /// Listens, connects to `to` and greets.
     pub(crate) fn new(name: &str, to: &Member, epoch: u64) -> Self {
+        Self::of_host("", name, to, epoch)
+    }
+
+    /// The same as a member of some host.
+    pub(crate) fn of_host(host: &str, name: &str, to: &Member, epoch: u64) -> Self {
         let listener = TcpListener::bind(loopback()).unwrap();
         let stream = TcpStream::connect(to.endpoint.local_addr()).unwrap();
         let mut puppet = Self {
@@ -194,7 +210,7 @@ impl Puppet {
         let hello = Hello {
             identity: name.to_owned(),
             token: "secret".to_owned(),
-            host: String::new(),
+            host: host.to_owned(),
         }
         .encode();
         puppet.send(
