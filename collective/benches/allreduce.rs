@@ -1,12 +1,13 @@
 //! How long an all-reduce takes between threads on loopback.
 //!
 //! ```text
-//! cargo bench -p lockstep-collective [-- [tcp] [RANKS [BYTES [REPEATS]]]]
+//! cargo bench -p lockstep-collective [-- [tcp] [hosts=HOSTS] [RANKS [BYTES [REPEATS]]]]
 //! ```
 //!
 //! One JSON line a size and number of ranks: median and best microseconds, algorithm bandwidth (bytes / median)
 //! and bus bandwidth (algorithm bandwidth x 2(n-1)/n). A rank holds one lane; all start from a barrier, and the time is
-//! rank 0's.
+//! rank 0's. With `hosts`, the ranks act as if they were of so many, one after the other; `tcp_bytes` is what all ranks
+//! give to TCP in an all-reduce.
 
 use std::net::SocketAddr;
 use std::sync::Barrier;
@@ -24,20 +25,21 @@ fn main() -> Result<(), CollectiveError> {
     // Cargo adds flags of its own.
     let mut chosen = std::env::args().filter_map(|argument| argument.parse::<usize>().ok());
     let (ranks, bytes, repeats) = (chosen.next(), chosen.next(), chosen.next());
+    let hosts = std::env::args().find_map(|argument| argument.strip_prefix("hosts=")?.parse().ok());
     let transport = match std::env::args().any(|argument| argument == "tcp") {
         true => Transport::Tcp,
         false => Transport::Auto,
     };
     for ranks in ranks.map_or(vec![2, 4], |ranks| vec![ranks as u32]) {
         for bytes in bytes.map_or(SIZES.to_vec(), |bytes| vec![bytes]) {
-            let mut times = measure(ranks, bytes, transport, repeats)?;
+            let (mut times, tcp_bytes) = measure((ranks, hosts), bytes, transport, repeats)?;
             times.sort_unstable();
             let (best, median) = (times[0], times[times.len() / 2]);
             let gigabytes_per_second = bytes as f64 / median.as_secs_f64() / 1e9;
             let bus = gigabytes_per_second * 2.0 * f64::from(ranks - 1) / f64::from(ranks);
             println!(
                 "{{\"ranks\": {ranks}, \"bytes\": {bytes}, \"median_us\": {:.1}, \"best_us\": {:.1}, \
-                 \"algbw_GBps\": {gigabytes_per_second:.3}, \"busbw_GBps\": {bus:.3}}}",
+                 \"algbw_GBps\": {gigabytes_per_second:.3}, \"busbw_GBps\": {bus:.3}, \"tcp_bytes\": {tcp_bytes}}}",
                 median.as_secs_f64() * 1e6,
                 best.as_secs_f64() * 1e6,
             );
@@ -47,16 +49,17 @@ fn main() -> Result<(), CollectiveError> {
 }
 
 fn measure(
-    ranks: u32,
+    (ranks, hosts): (u32, Option<u32>),
     bytes: usize,
     transport: Transport,
     repeats: Option<usize>,
-) -> Result<Vec<Duration>, CollectiveError> {
+) -> Result<(Vec<Duration>, u64), CollectiveError> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let endpoints: Vec<Endpoint> = (0..ranks)
         .map(|rank| {
             Endpoint::bind(Options {
                 transport,
+                host: hosts.map(|hosts| format!("host {}", rank * hosts / ranks)),
                 ..Options::new(any, 1, format!("bench/{rank}"))
             })
         })
@@ -104,7 +107,7 @@ fn measure(
         barrier.wait();
         Ok(times.split_off(WARM_UP))
     };
-    thread::scope(|scope| {
+    let times = thread::scope(|scope| {
         let run = &run;
         let others: Vec<_> = (1u32..)
             .zip(&endpoints[1..])
@@ -117,5 +120,11 @@ fn measure(
             }
         }
         times
-    })
+    })?;
+    let over_tcp = |endpoint: &Endpoint| {
+        let stats = endpoint.handle().stats();
+        stats.sent_bytes - stats.shared_bytes
+    };
+    let sent: u64 = endpoints.iter().map(over_tcp).sum();
+    Ok((times, sent / repeats as u64))
 }

@@ -56,3 +56,23 @@ impl Hosts {
         self.of.iter().map(|&host| nodes[host].clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_a_host_hold_the_largest_subtrees_of_all_their_lanes() {
+        let node = |start, len| Node { start, len };
+        let fresh = Assignment::fresh(4, 4);
+        let in_runs = Hosts::new(&["a", "a", "b", "b"]);
+        assert_eq!(in_runs.members(), [[0, 1].map(Rank), [2, 3].map(Rank)]);
+        let (left, right) = (vec![node(0, 2)], vec![node(2, 2)]);
+        assert_eq!(in_runs.nodes(&fresh), [left.clone(), left, right.clone(), right]);
+        let in_turn = Hosts::new(&["a", "b", "a", "b"]);
+        assert_eq!(in_turn.around(Rank(3)), [1, 3].map(Rank));
+        let (even, odd) = (vec![node(0, 1), node(2, 1)], vec![node(1, 1), node(3, 1)]);
+        assert_eq!(in_turn.nodes(&fresh), [even.clone(), odd.clone(), even, odd]);
+        assert!(!in_turn.are_apart() && Hosts::new(&["a", "b"]).are_apart());
+    }
+}
