@@ -11,7 +11,7 @@ use lockstep_engine::ids::{Epoch, Rank};
 use crate::error::{CollectiveError, PeerLost};
 use crate::feed::{FollowRequest, OnFollow};
 use crate::inbound;
-use crate::limits::{CLOSE_TIMEOUT, MAX_NAME_BYTES, POOL_BYTES};
+use crate::limits::{CLOSE_TIMEOUT, MAX_NAME_BYTES, MAX_STREAMS, POOL_BYTES};
 use crate::operation::Operation;
 use crate::outbound::{self, Link};
 use crate::pool::Pool;
@@ -33,12 +33,15 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The job's tag: frames with another are refused.
     pub job: u64,
-    /// Who this is: the worker's id in full, incarnation included.
+    /// Who this is: the worker's id in full, incarnation included. No other endpoint has had it.
     pub identity: String,
     /// The job's secret: connections that do not know it are refused.
     pub token: String,
     /// The way that all-reduces take. It decides no bits; one member that wants TCP is enough for its group to take it.
     pub transport: Transport,
+    /// Connections to each member, 1 to [`MAX_STREAMS`]: several carry more where the network bounds what one does. It
+    /// decides no bits, and members need not have the same.
+    pub streams: usize,
     /// Whether an operation that waits leaves its core to others at once, as when they compute what will be reduced next;
     /// otherwise it looks for a moment whether it can go on, which is faster.
     pub yields: bool,
@@ -48,7 +51,8 @@ pub struct Options {
     /// How long a follower waits without hearing from its donor, which says four times as often that it is alive. Both
     /// ends must have the same.
     pub feed_timeout: Duration,
-    /// Bytes of frames that may wait from one sender before it is held back.
+    /// Bytes of frames that may wait from one sender before it is held back: of the reduction that runs, and as many of
+    /// later ones.
     pub mailbox_bytes: usize,
     /// Bytes of gradients that may wait for one follower before it is let go.
     pub feed_bytes: usize,
@@ -62,7 +66,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: no token, shared memory where it can be, 120 s, 10 s for a feed, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
+    /// The defaults: no token, shared memory where it can be, one connection to a member, 120 s, 10 s for a feed, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
     #[must_use]
     pub fn new(listen: SocketAddr, job: u64, identity: impl Into<String>) -> Self {
         Self {
@@ -71,6 +75,7 @@ impl Options {
             identity: identity.into(),
             token: String::new(),
             transport: Transport::Auto,
+            streams: 1,
             yields: false,
             timeout: Duration::from_secs(120),
             feed_timeout: Duration::from_secs(10),
@@ -89,6 +94,7 @@ impl fmt::Debug for Options {
             job,
             identity,
             transport,
+            streams,
             yields,
             timeout,
             feed_timeout,
@@ -101,6 +107,7 @@ impl fmt::Debug for Options {
             .field("job", job)
             .field("identity", identity)
             .field("transport", transport)
+            .field("streams", streams)
             .field("yields", yields)
             .field("timeout", timeout)
             .field("feed_timeout", feed_timeout)
@@ -147,7 +154,7 @@ impl Endpoint {
     /// Listens and accepts connections from now on. There is no group yet.
     ///
     /// # Errors
-    /// When an identity or token is too long (1 KiB), or a time-out is zero, or the system refuses the address or a thread.
+    /// When an identity or token is too long (1 KiB), there are too many streams or none, or a time-out is zero, or the system refuses the address or a thread.
     pub fn bind(options: Options) -> Result<Self, CollectiveError> {
         let Options {
             listen,
@@ -155,6 +162,7 @@ impl Endpoint {
             identity,
             token,
             transport,
+            streams,
             yields,
             timeout,
             feed_timeout,
@@ -175,6 +183,13 @@ impl Endpoint {
                 return Err(CollectiveError::Argument { argument, problem });
             }
         }
+        if !(1..=MAX_STREAMS).contains(&streams) {
+            let problem = format!("{streams} where 1 to {MAX_STREAMS} are allowed");
+            return Err(CollectiveError::Argument {
+                argument: "streams",
+                problem,
+            });
+        }
         for (argument, time) in [("timeout", timeout), ("feed_timeout", feed_timeout)] {
             if time.is_zero() {
                 let problem = "no time at all: give it seconds, or more".to_owned();
@@ -188,6 +203,7 @@ impl Endpoint {
             job,
             identity,
             token,
+            streams,
             yields,
             timeout,
             feed_timeout,
@@ -259,6 +275,7 @@ impl Endpoint {
         state.routes = routes;
         state.lost.clear();
         state.begun = None;
+        state.forget_ended(&roster);
         // Its memory is given back when nobody holds the lock.
         let old_way = state.way.take();
         state.threads.retain(|thread| !thread.is_finished());

@@ -7,9 +7,15 @@ use crate::support::*;
 
 #[test]
 fn later_steps_need_no_new_buffers() {
+    for streams in [1, 4] {
+        need_no_new_buffers(streams);
+    }
+}
+
+fn need_no_new_buffers(streams: usize) {
     const WARM_UP: u64 = 30;
     let (lanes, len) = (4, 400_000);
-    let all = members(3, Transport::Tcp);
+    let all = members(3, (Transport::Tcp, streams));
     let all: Vec<&Member> = all.iter().collect();
     enter_all(1, &all);
     // Three over four lanes: two members have one each, and fold nothing; one has two.
