@@ -27,6 +27,9 @@ pub const MAX_FOLLOWERS: usize = 16;
 
 /// The most frames in the queue of a link. They are references: the values stay where they are.
 pub(crate) const QUEUE_FRAMES: usize = 8;
+/// What the system takes of a frame before it can be sent, where a link has several streams: the one that has room is the
+/// one that is free. Without, a stream takes 4 MiB however slow it is, and others have nothing to do.
+pub(crate) const UNSENT_BYTES: u32 = 128 << 10;
 /// What a follower takes in before it is asked for it; then it reads on when there is room.
 pub(crate) const INBOX_ADVANCES: usize = 2;
 /// Buffers of gradients that a follower keeps to read the next ones into.

@@ -2,7 +2,7 @@
 //!
 //! A link has a queue, and one or more streams: connections with two threads each. One writes, so that a member that does
 //! not read hangs nobody else; one watches for the other end to close, so that a loss is noticed while there is nothing to
-//! write. A frame leaves on whichever stream is free first: the frames of a reduction, and those of an agreement, may come
+//! write. A frame leaves on whichever stream is free first, which one with much unsent is not: the frames of a reduction, and those of an agreement, may come
 //! in any order. A stream that breaks ends its link.
 
 use std::collections::VecDeque;
@@ -207,6 +207,9 @@ fn connect(shared: &Shared, id: u64) -> Result<(usize, Arc<TcpStream>), LossReas
     };
     let open = || shared.lock().links.get(&id).is_some_and(Link::is_open);
     let socket = Arc::new(wire::dial(address, open)?);
+    if shared.streams > 1 {
+        wire::bound_unsent(&socket)?;
+    }
     let hello = Hello {
         identity: shared.identity.clone(),
         token: shared.token.clone(),
