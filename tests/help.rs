@@ -113,7 +113,7 @@ const VERBS: [(&str, &[&str]); 36] = [
     ("bench memory", &["peak memory", "--against"]),
     (
         "bench allreduce",
-        &["between rank processes", "--sizes", "--transport"],
+        &["between rank processes", "--sizes", "--transport", "--streams"],
     ),
     ("bench chaos", &["the chaos matrix", "--subset", "--cell"]),
     ("bench soak", &["many random faults", "--faults", "--seed"]),

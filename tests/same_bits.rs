@@ -107,7 +107,7 @@ fn recoveries(summary: &Value) -> usize {
 fn buckets_that_leave_early_change_nothing() {
     for collective in [
         "bucket_bytes = 4",
-        "bucket_bytes = 4\ntransport = \"tcp\"",
+        "bucket_bytes = 4\ntransport = \"tcp\"\nstreams = 3",
         "overlap = false",
     ] {
         let job = Job {

@@ -11,7 +11,7 @@ use lockstep_engine::ids::{Epoch, Rank};
 use crate::error::{CollectiveError, PeerLost};
 use crate::feed::{FollowRequest, OnFollow};
 use crate::inbound;
-use crate::limits::{CLOSE_TIMEOUT, MAX_NAME_BYTES, POOL_BYTES};
+use crate::limits::{CLOSE_TIMEOUT, MAX_NAME_BYTES, MAX_STREAMS, POOL_BYTES};
 use crate::operation::Operation;
 use crate::outbound::{self, Link};
 use crate::pool::Pool;
@@ -34,7 +34,7 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The job's tag: frames with another are refused.
     pub job: u64,
-    /// Who this is: the worker's id in full, incarnation included.
+    /// Who this is: the worker's id in full, incarnation included. No other endpoint has had it.
     pub identity: String,
     /// The job's secret: connections that do not know it are refused.
     pub token: String,
@@ -43,6 +43,9 @@ pub struct Options {
     /// The host that it says it is of, for tests that act several on one machine; `None`: the one that it is of.
     #[doc(hidden)]
     pub host: Option<String>,
+    /// Connections to each member, 1 to [`MAX_STREAMS`]: several carry more where the network bounds what one does. It
+    /// decides no bits, and members need not have the same.
+    pub streams: usize,
     /// Whether an operation that waits leaves its core to others at once, as when they compute what will be reduced next;
     /// otherwise it looks for a moment whether it can go on, which is faster.
     pub yields: bool,
@@ -52,7 +55,8 @@ pub struct Options {
     /// How long a follower waits without hearing from its donor, which says four times as often that it is alive. Both
     /// ends must have the same.
     pub feed_timeout: Duration,
-    /// Bytes of frames that may wait from one sender before it is held back.
+    /// Bytes of frames that may wait from one sender before it is held back: of the reduction that runs, and as many of
+    /// later ones.
     pub mailbox_bytes: usize,
     /// Bytes of gradients that may wait for one follower before it is let go.
     pub feed_bytes: usize,
@@ -66,7 +70,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: no token, shared memory where it can be, 120 s, 10 s for a feed, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
+    /// The defaults: no token, shared memory where it can be, one connection to a member, 120 s, 10 s for a feed, 256 MiB a sender, 1 GiB a follower, nobody told of losses, and no followers.
     #[must_use]
     pub fn new(listen: SocketAddr, job: u64, identity: impl Into<String>) -> Self {
         Self {
@@ -76,6 +80,7 @@ impl Options {
             token: String::new(),
             transport: Transport::Auto,
             host: None,
+            streams: 1,
             yields: false,
             timeout: Duration::from_secs(120),
             feed_timeout: Duration::from_secs(10),
@@ -94,6 +99,7 @@ impl fmt::Debug for Options {
             job,
             identity,
             transport,
+            streams,
             yields,
             timeout,
             feed_timeout,
@@ -106,6 +112,7 @@ impl fmt::Debug for Options {
             .field("job", job)
             .field("identity", identity)
             .field("transport", transport)
+            .field("streams", streams)
             .field("yields", yields)
             .field("timeout", timeout)
             .field("feed_timeout", feed_timeout)
@@ -152,7 +159,7 @@ impl Endpoint {
     /// Listens and accepts connections from now on. There is no group yet.
     ///
     /// # Errors
-    /// When an identity or token is too long (1 KiB), or a time-out is zero, or the system refuses the address or a thread.
+    /// When an identity or token is too long (1 KiB), there are too many streams or none, or a time-out is zero, or the system refuses the address or a thread.
     pub fn bind(options: Options) -> Result<Self, CollectiveError> {
         let Options {
             listen,
@@ -161,6 +168,7 @@ impl Endpoint {
             token,
             transport,
             host,
+            streams,
             yields,
             timeout,
             feed_timeout,
@@ -182,6 +190,13 @@ impl Endpoint {
                 return Err(CollectiveError::Argument { argument, problem });
             }
         }
+        if !(1..=MAX_STREAMS).contains(&streams) {
+            let problem = format!("{streams} where 1 to {MAX_STREAMS} are allowed");
+            return Err(CollectiveError::Argument {
+                argument: "streams",
+                problem,
+            });
+        }
         for (argument, time) in [("timeout", timeout), ("feed_timeout", feed_timeout)] {
             if time.is_zero() {
                 let problem = "no time at all: give it seconds, or more".to_owned();
@@ -195,6 +210,7 @@ impl Endpoint {
             job,
             identity,
             token,
+            streams,
             yields,
             timeout,
             feed_timeout,
@@ -266,6 +282,7 @@ impl Endpoint {
         state.routes = routes;
         state.lost.clear();
         state.begun = None;
+        state.forget_ended(&roster);
         // Its memory is given back when nobody holds the lock.
         let old_way = state.way.take();
         state.threads.retain(|thread| !thread.is_finished());

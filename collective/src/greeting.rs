@@ -13,6 +13,9 @@ pub struct Hello {
     pub token: String,
     /// The [host](lockstep_shm::host) that it shares memory with; empty if with none.
     pub host: String,
+    /// The sender's number for the link that the connection is of. A link may have several connections; one with a
+    /// higher number takes the place of all that came before it.
+    pub link: u64,
 }
 
 /// From a follower to its donor: the donor talks next.
@@ -35,6 +38,7 @@ impl std::fmt::Debug for Hello {
         f.debug_struct("Hello")
             .field("identity", &self.identity)
             .field("host", &self.host)
+            .field("link", &self.link)
             .finish_non_exhaustive()
     }
 }
@@ -51,11 +55,12 @@ impl std::fmt::Debug for Follow {
 }
 
 impl Hello {
-    /// As the payload of a frame: each text as its length in four bytes, then UTF-8.
+    /// As the payload of a frame: each text as its length in four bytes, then UTF-8; the link's number in eight bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         put_texts(&mut bytes, &[&self.identity, &self.token, &self.host]);
+        bytes.extend_from_slice(&self.link.to_le_bytes());
         bytes
     }
 
@@ -66,10 +71,12 @@ impl Hello {
     pub fn decode(mut payload: &[u8]) -> Result<Self, FrameError> {
         let mut read = || {
             let (identity, token, host) = (text(&mut payload)?, text(&mut payload)?, text(&mut payload)?);
+            let link = word(&mut payload)?;
             payload.is_empty().then_some(Self {
                 identity,
                 token,
                 host,
+                link,
             })
         };
         read().ok_or(FrameError::Hello)
@@ -138,9 +145,13 @@ fn text(payload: &mut &[u8]) -> Option<String> {
 }
 
 fn step(payload: &mut &[u8]) -> Option<Step> {
-    let (step, rest) = payload.split_first_chunk::<8>()?;
+    word(payload).map(Step)
+}
+
+fn word(payload: &mut &[u8]) -> Option<u64> {
+    let (word, rest) = payload.split_first_chunk::<8>()?;
     *payload = rest;
-    Some(Step(u64::from_le_bytes(*step)))
+    Some(u64::from_le_bytes(*word))
 }
 
 #[cfg(test)]
@@ -150,9 +161,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn greetings_survive_the_wire_and_cut_ones_are_refused(texts in prop::array::uniform3(".{0,40}")) {
+        fn greetings_survive_the_wire_and_cut_ones_are_refused(
+            texts in prop::array::uniform3(".{0,40}"), link: u64,
+        ) {
             let [identity, token, host] = texts;
-            let hello = Hello { identity, token, host };
+            let hello = Hello { identity, token, host, link };
             let bytes = hello.encode();
             prop_assert_eq!(Hello::decode(&bytes), Ok(hello));
             for cut in 0..bytes.len() {

@@ -1,8 +1,10 @@
 //! Connections of others: of members, on which frames only come in, and of followers.
 //!
-//! One thread accepts; each connection has a thread that reads. Whoever does not greet properly within a few
+//! One thread accepts; each connection has a thread that reads. The connections of a member's link, one or more, tell
+//! its number; the first that breaks ends all. Whoever does not greet properly within a few
 //! seconds is shown out, and nothing that it sent goes further than this file.
 
+use std::cmp::Ordering;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, PoisonError};
@@ -16,9 +18,11 @@ use crate::feed;
 use crate::fold::Segment;
 use crate::frame::{FrameError, Header, Kind};
 use crate::greeting::{Follow, Hello, same_token};
-use crate::limits::{ACCEPT_PAUSE, GREETING_TIMEOUT, MAX_FOLLOWERS, MAX_OUTSIDERS, MAX_STRANGERS};
+use crate::limits::{
+    ACCEPT_PAUSE, GREETING_TIMEOUT, MAX_FOLLOWERS, MAX_OUTSIDERS, MAX_STRANGERS, MAX_STREAMS,
+};
 use crate::mailbox::Received;
-use crate::state::{Guest, Inbound, Shared, State};
+use crate::state::{Guest, Inbound, Incoming, Shared, State};
 use crate::wire::{self, Hurried};
 
 /// Accepts connections until the endpoint closes.
@@ -121,8 +125,15 @@ fn serve_peer(shared: &Shared, id: u64, identity: &Arc<str>, stream: &TcpStream)
     if matches!(end, End::Broken(LossReason::Frame(_))) {
         state.stats.bad_frames += 1;
     }
-    let newest = state.newest.get(identity) == Some(&id);
-    if newest {
+    let link = state.newest.get_mut(identity);
+    let newest = link.as_ref().is_some_and(|link| link.connections.contains(&id));
+    match (&end, link) {
+        _ if !newest => {}
+        // Its other connections say so too.
+        (End::Bye(_), Some(link)) => link.connections.clear(),
+        _ => state.hang_up(identity),
+    }
+    if newest && state.rank_of(identity).is_none() {
         state.newest.remove(identity);
     }
     let lost = match end {
@@ -182,9 +193,11 @@ fn greet(shared: &Shared, stream: &TcpStream) -> Result<Greeting, LossReason> {
     Ok(greeting)
 }
 
-/// Makes this the newest connection of whoever it is.
+/// Makes this a connection of the newest link of whoever it is.
 fn welcome(shared: &Shared, id: u64, hello: Hello) -> Result<Arc<str>, LossReason> {
-    let Hello { identity, host, .. } = hello;
+    let Hello {
+        identity, host, link, ..
+    } = hello;
     let identity: Arc<str> = identity.into();
     let mut state = shared.lock();
     let outsiders = |guest: &Guest| match guest {
@@ -193,10 +206,26 @@ fn welcome(shared: &Shared, id: u64, hello: Hello) -> Result<Arc<str>, LossReaso
     };
     if state.rank_of(&identity).is_none() && state.count(outsiders) >= MAX_OUTSIDERS {
         return Err(LossReason::Refused(format!(
-            "there are {MAX_OUTSIDERS} others that are no members"
+            "there are {MAX_OUTSIDERS} connections of others that are no members"
         )));
     }
-    let Some(inbound) = state.inbound.get_mut(&id) else {
+    let known = state.newest.get(&identity);
+    match known.map(|known| (link.cmp(&known.link), known.connections.len())) {
+        // Its sender had given the link up, or this end had, when it was on its way.
+        Some((Ordering::Less, _) | (Ordering::Equal, 0)) => return Err(LossReason::Closed),
+        Some((Ordering::Equal, MAX_STREAMS..)) => {
+            let words = format!("the link has {MAX_STREAMS} connections already");
+            return Err(LossReason::Refused(words));
+        }
+        // Its sender has opened a new link, so it has given that one up.
+        Some((Ordering::Greater, _)) => {
+            state.hang_up(&identity);
+            state.newest.remove(&identity);
+        }
+        Some((Ordering::Equal, _)) | None => {}
+    }
+    let State { newest, inbound, .. } = &mut *state;
+    let Some(inbound) = inbound.get_mut(&id) else {
         return Err(LossReason::Closed);
     };
     inbound.guest = Guest::Peer {
@@ -204,12 +233,12 @@ fn welcome(shared: &Shared, id: u64, hello: Hello) -> Result<Arc<str>, LossReaso
         host,
         outsider_since: None,
     };
-    if let Some(older) = state.newest.insert(identity.clone(), id)
-        && let Some(older) = state.inbound.get(&older)
-    {
-        // Its sender has opened a new one, so it has given that one up.
-        let _ = older.stream.shutdown(Shutdown::Both);
-    }
+    let connections = Vec::new();
+    let entry = newest.entry(identity.clone());
+    entry
+        .or_insert(Incoming { link, connections })
+        .connections
+        .push(id);
     drop(state);
     shared.events.notify_all();
     Ok(identity)

@@ -66,7 +66,7 @@
 //! | `advance` | what a feed tells, as frames |
 //! | `state` | what all threads share, under one lock |
 //! | `mailbox` | frames that arrived before anybody asked for them |
-//! | `outbound`, `inbound` | threads that write, and threads that read |
+//! | `outbound`, `inbound` | links of one or more connections: threads that write, and threads that read |
 //! | `wire` | frames on sockets |
 //!
 //! # Bounds
@@ -81,17 +81,18 @@
 //! | parts of a state | 64 | an error |
 //! | what a follower reads into | the [`Shape`] that it gives | the feed ends |
 //! | members of a group | 1,024 | an error |
-//! | connections of others that have greeted | 1,024 | refused |
-//! | connections that have not greeted | 64, and 5 s each | the oldest makes room |
+//! | connections of a link to a member | [`streams`](Options::streams), at most 16 | an error; refused by the member |
+//! | connections of others that have greeted and are no members | 16,384: 16 for each of 1,024 | refused |
+//! | connections that have not greeted | 256, and 5 s each | the oldest makes room |
 //! | followers, waiting or answered | 16 | refused |
-//! | frames that wait for an operation, a sender | [`mailbox_bytes`](Options::mailbox_bytes), headers included, and one frame | the sender is held back |
+//! | frames that wait, a sender | for the operation that runs [`mailbox_bytes`](Options::mailbox_bytes), for others as many, headers included, each and one frame; one more for each of its connections | the sender is held back |
 //! | frames queued for a member | 8; they share the values | the operation waits |
 //! | gradients that wait for a follower | [`feed_bytes`](Options::feed_bytes), or one; they share the values | it is let go |
 //! | what a follower has read and not asked for | 2 advances, and one under way | the donor's queue grows |
 //! | shared memory of a member, in an epoch | 2.5 MiB, and 32 KiB more for each member of its host beyond 64 | TCP, if the system has none |
 //! | what a host holds together, of several | each member has its chunk of it, as buffers of payloads: no more than members hold each, on average | |
 //! | idle buffers | 256 MiB of payloads, 2 gradients a feed | given back to the system |
-//! | connecting | attempts of 1 s, for 10 s | the member or donor is lost |
+//! | connecting, each connection | attempts of 1 s, for 10 s | the member or donor is lost |
 //! | connecting anew to a member without an epoch | once a link | the member is lost |
 //! | an operation, or a write to a follower, in silence | [`timeout`](Options::timeout) | an error; the follower is let go |
 //! | a feed in silence | [`feed_timeout`](Options::feed_timeout); it says that it is alive four times as often | the follower asks somebody else |

@@ -12,17 +12,24 @@ pub const MAX_HELLO_BYTES: u64 = 4 << 10;
 pub const MAX_NAME_BYTES: usize = MAX_HELLO_BYTES as usize / 4;
 /// The most parts of a state.
 pub const MAX_PARTS: usize = 64;
-/// The most members of a group. A group of `n` has `n - 1` connections each way, and three threads for each pair.
+/// The most members of a group. A group of `n` has `n - 1` links each way; a connection has two threads where it was
+/// opened, and one at the other end.
 pub const MAX_MEMBERS: usize = 1024;
+/// The most connections of a link.
+pub const MAX_STREAMS: usize = 16;
 /// The most connections that have greeted and are not of members: of an older or newer group, with luck.
-pub const MAX_OUTSIDERS: usize = 1024;
-/// The most connections that have not greeted yet. The oldest makes room for a new one: members greet at once.
-pub const MAX_STRANGERS: usize = 64;
+pub const MAX_OUTSIDERS: usize = 1024 * MAX_STREAMS;
+/// The most connections that have not greeted yet. The oldest makes room for a new one: members greet at once, so this
+/// is for those that the system has not let greet yet while others came, such as all connections of 16 links.
+pub const MAX_STRANGERS: usize = 16 * MAX_STREAMS;
 /// The most followers at a time, those that wait for an answer included. Others are refused.
 pub const MAX_FOLLOWERS: usize = 16;
 
 /// The most frames in the queue of a link. They are references: the values stay where they are.
 pub(crate) const QUEUE_FRAMES: usize = 8;
+/// What the system takes of a frame before it can be sent, where a link has several streams: the one that has room is the
+/// one that is free. Without, a stream takes 4 MiB however slow it is, and others have nothing to do.
+pub(crate) const UNSENT_BYTES: u32 = 128 << 10;
 /// What a follower takes in before it is asked for it; then it reads on when there is room.
 pub(crate) const INBOX_ADVANCES: usize = 2;
 /// Buffers of gradients that a follower keeps to read the next ones into.

@@ -72,20 +72,51 @@ impl Topic {
 pub(crate) struct Mailbox {
     topics: BTreeMap<Topic, Vec<Received>>,
     by_sender: HashMap<Arc<str>, Waiting>,
+    by_sender_and_topic: BTreeMap<(Arc<str>, Topic), Waiting>,
 }
 
-/// What waits of one sender.
+/// What waits of one sender, or of one sender for one operation.
 #[derive(Clone, Copy, Debug, Default)]
 struct Waiting {
     frames: usize,
     bytes: usize,
 }
 
+impl Waiting {
+    /// In bytes, headers included: frames without a payload are not free.
+    fn held(self) -> usize {
+        self.bytes + self.frames * HEADER_BYTES
+    }
+
+    fn add(&mut self, frame: &Received) {
+        self.bytes += frame.header.length as usize;
+        self.frames += 1;
+    }
+
+    /// Whether nothing is left.
+    fn remove(&mut self, frame: &Received) -> bool {
+        self.bytes -= frame.header.length as usize;
+        self.frames -= 1;
+        self.frames == 0
+    }
+}
+
 impl Mailbox {
-    /// Bytes that wait of `sender`, headers included: frames without a payload are not free.
-    pub(crate) fn held_of(&self, sender: &str) -> usize {
-        let waiting = self.by_sender.get(sender).copied().unwrap_or_default();
-        waiting.bytes + waiting.frames * HEADER_BYTES
+    /// Whether there is room for a frame: less than `limit` bytes of its sender wait for the operation that asks for
+    /// `current`, if it is for that one, or else for all others.
+    pub(crate) fn has_room(&self, frame: &Received, current: Topic, limit: usize) -> bool {
+        let sender = &frame.sender;
+        let of_current = self.by_sender_and_topic.get(&(sender.clone(), current));
+        let of_current = of_current.map_or(0, |waiting| waiting.held());
+        if Topic::of(frame) == current {
+            of_current < limit
+        } else {
+            self.held_of(sender) - of_current < limit
+        }
+    }
+
+    fn held_of(&self, sender: &str) -> usize {
+        self.by_sender.get(sender).map_or(0, |waiting| waiting.held())
     }
 
     /// Bytes of payloads that wait.
@@ -100,10 +131,14 @@ impl Mailbox {
 
     /// Keeps a frame.
     pub(crate) fn put(&mut self, frame: Received) {
-        let waiting = self.by_sender.entry(frame.sender.clone()).or_default();
-        waiting.bytes += frame.header.length as usize;
-        waiting.frames += 1;
-        self.topics.entry(Topic::of(&frame)).or_default().push(frame);
+        let topic = Topic::of(&frame);
+        let key = (frame.sender.clone(), topic);
+        self.by_sender_and_topic.entry(key).or_default().add(&frame);
+        self.by_sender
+            .entry(frame.sender.clone())
+            .or_default()
+            .add(&frame);
+        self.topics.entry(topic).or_default().push(frame);
     }
 
     /// Moves everything of `topic` to the end of `into`.
@@ -126,12 +161,16 @@ impl Mailbox {
     }
 
     fn forget(&mut self, frame: &Received) {
-        if let Some(waiting) = self.by_sender.get_mut(&frame.sender) {
-            waiting.bytes -= frame.header.length as usize;
-            waiting.frames -= 1;
-            if waiting.frames == 0 {
-                self.by_sender.remove(&frame.sender);
-            }
+        let key = (frame.sender.clone(), Topic::of(frame));
+        if let Some(waiting) = self.by_sender_and_topic.get_mut(&key)
+            && waiting.remove(frame)
+        {
+            self.by_sender_and_topic.remove(&key);
+        }
+        if let Some(waiting) = self.by_sender.get_mut(&frame.sender)
+            && waiting.remove(frame)
+        {
+            self.by_sender.remove(&frame.sender);
         }
     }
 }
@@ -154,6 +193,38 @@ mod tests {
         }
     }
 
+    fn reduction(epoch: u64, step: u64) -> Topic {
+        let turn = Turn {
+            step: Step(step),
+            bucket: 0,
+        };
+        Topic::reduction(Epoch(epoch), turn)
+    }
+
+    #[test]
+    fn what_an_operation_asks_for_has_room_of_its_own() {
+        let mut mailbox = Mailbox::default();
+        let limit = 2 * (4 + HEADER_BYTES);
+        let room = |mailbox: &Mailbox, sender, step| {
+            mailbox.has_room(&frame(sender, 1, step), reduction(1, 7), limit)
+        };
+        // Two frames of later reductions fill the room of these, and not that of the current one.
+        for step in [8, 9] {
+            assert!(room(&mailbox, "a", step));
+            mailbox.put(frame("a", 1, step));
+        }
+        assert!(!room(&mailbox, "a", 8) && !room(&mailbox, "a", 10));
+        assert!(room(&mailbox, "a", 7) && room(&mailbox, "b", 8));
+        // Nor the other way around, and what is taken makes room.
+        mailbox.put(frame("a", 1, 7));
+        mailbox.put(frame("a", 1, 7));
+        assert!(!room(&mailbox, "a", 7));
+        mailbox.take(&reduction(1, 7), &mut Vec::new());
+        assert!(room(&mailbox, "a", 7) && !room(&mailbox, "a", 8));
+        mailbox.take(&reduction(1, 8), &mut Vec::new());
+        assert!(room(&mailbox, "a", 8));
+    }
+
     #[test]
     fn frames_wait_by_topic_and_are_counted_by_sender() {
         let mut mailbox = Mailbox::default();
@@ -164,11 +235,7 @@ mod tests {
         assert_eq!(mailbox.held_of("a"), 3 * (4 + HEADER_BYTES));
         let mut taken = Vec::new();
         for (epoch, step) in [(1, 7), (1, 9), (2, 8)] {
-            let turn = Turn {
-                step: Step(step),
-                bucket: 0,
-            };
-            mailbox.take(&Topic::reduction(Epoch(epoch), turn), &mut taken);
+            mailbox.take(&reduction(epoch, step), &mut taken);
         }
         let of: Vec<_> = taken
             .iter()

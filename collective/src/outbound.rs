@@ -1,13 +1,15 @@
-//! Links: one connection to each member, on which frames only go out.
+//! Links: one to each member, on which frames only go out.
 //!
-//! A link has a queue and two threads: one writes, so that a member that does not read hangs nobody else; one
-//! watches for the other end to close, so that a loss is noticed while there is nothing to write.
+//! A link has a queue, and one or more streams: connections with two threads each. One writes, so that a member that does
+//! not read hangs nobody else; one watches for the other end to close, so that a loss is noticed while there is nothing to
+//! write. A frame leaves on whichever stream is free first, which one with much unsent is not: the frames of a reduction, and those of an agreement, may come
+//! in any order. A stream that breaks ends its link.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 
 use lockstep_engine::ids::Epoch;
 
@@ -30,7 +32,15 @@ enum Phase {
     Dead,
 }
 
-/// A connection to a member.
+/// A connection of a link.
+#[derive(Debug)]
+struct Stream {
+    socket: Arc<TcpStream>,
+    /// What is being written.
+    writing: Option<Header>,
+}
+
+/// The connections to a member.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// Who is at the other end.
@@ -39,15 +49,14 @@ pub(crate) struct Link {
     pub(crate) address: SocketAddr,
     /// What is to be written.
     pub(crate) queue: VecDeque<Outgoing>,
-    /// What is being written.
-    writing: Option<Header>,
     /// The epoch for which it was opened.
     since: Epoch,
     /// The epoch of the last frame that was written on it, or begun.
     spoken: Epoch,
     phase: Phase,
     wake: Arc<Condvar>,
-    stream: Option<Arc<TcpStream>>,
+    /// Those that are connected.
+    streams: Vec<Stream>,
 }
 
 impl Link {
@@ -58,12 +67,11 @@ impl Link {
             identity,
             address,
             queue,
-            writing: None,
             since,
             spoken: Epoch(0),
             phase: Phase::Open,
             wake,
-            stream: None,
+            streams: Vec::new(),
         }
     }
 
@@ -72,9 +80,14 @@ impl Link {
         self.phase == Phase::Open
     }
 
-    /// Whether it is connected.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.is_open() && self.stream.is_some()
+    /// Connections in working order, as far as is known.
+    pub(crate) fn connected(&self) -> usize {
+        if self.is_open() { self.streams.len() } else { 0 }
+    }
+
+    /// What is being written.
+    fn writing(&self) -> impl Iterator<Item = &Header> {
+        self.streams.iter().filter_map(|stream| stream.writing.as_ref())
     }
 
     /// Whether a frame that `which` holds of is not written yet.
@@ -82,7 +95,7 @@ impl Link {
         self.queue
             .iter()
             .map(|frame| &frame.header)
-            .chain(&self.writing)
+            .chain(self.writing())
             .any(which)
     }
 
@@ -98,17 +111,17 @@ impl Link {
     }
 
     /// Ends it because the group of `epoch` does not have the member: with a goodbye if nothing is under way,
-    /// so that it is not taken for a crash.
+    /// on every stream, so that it is not taken for a crash.
     pub(crate) fn leave(&mut self, epoch: Epoch) {
         if self.phase != Phase::Open {
             return;
         }
         self.queue.clear();
-        if self.writing.is_some() {
+        if self.writing().next().is_some() {
             self.break_off();
         } else {
             self.phase = Phase::Leaving(epoch);
-            self.wake.notify_one();
+            self.wake.notify_all();
         }
     }
 
@@ -122,11 +135,11 @@ impl Link {
     pub(crate) fn break_off(&mut self) {
         self.phase = Phase::Dead;
         self.queue.clear();
-        if let Some(stream) = &self.stream {
+        for stream in &self.streams {
             // It may be closed already.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = stream.socket.shutdown(Shutdown::Both);
         }
-        self.wake.notify_one();
+        self.wake.notify_all();
     }
 }
 
@@ -139,68 +152,105 @@ pub(crate) fn spawn(shared: &Arc<Shared>, id: u64) -> io::Result<JoinHandle<()>>
 }
 
 fn run(shared: &Arc<Shared>, id: u64) {
-    let mut watcher = None;
-    if let Err(reason) = connect(shared, id).and_then(|stream| {
-        watcher = Some(watch(shared, id, stream.clone())?);
-        let end = write_all(shared, id, &stream);
-        let _ = stream.shutdown(Shutdown::Both);
-        end
-    }) {
-        lose(shared, id, reason);
-    }
-    if let Some(watcher) = watcher {
-        let _ = watcher.join();
-    }
+    thread::scope(|scope| {
+        let mut threads = Threads {
+            scope,
+            running: Vec::new(),
+        };
+        // This thread writes on one stream itself: the last, so that none waits for another to connect.
+        let others = (1..shared.streams).try_for_each(|_| {
+            let (at, socket) = open(&mut threads, shared, id)?;
+            threads.start("collective-write", move || write(shared, id, at, &socket))
+        });
+        match others.and_then(|()| open(&mut threads, shared, id)) {
+            Ok((at, socket)) => write(shared, id, at, &socket),
+            Err(reason) => lose(shared, id, reason),
+        }
+        // The scope waits for what they do, and not until they are gone.
+        for thread in threads.running {
+            // A panic there was reported by the runtime; there is nothing to add here.
+            let _ = thread.join();
+        }
+    });
     shared.lock().links.remove(&id);
     shared.events.notify_all();
 }
 
+/// Opens a stream of a link, with the thread that watches it; its place in the link.
+fn open<'scope>(
+    threads: &mut Threads<'scope, '_>,
+    shared: &'scope Arc<Shared>,
+    id: u64,
+) -> Result<(usize, Arc<TcpStream>), LossReason> {
+    let (at, socket) = connect(shared, id)?;
+    let watched = socket.clone();
+    threads.start("collective-watch", move || {
+        lose(shared, id, wire::watch(&watched));
+    })?;
+    Ok((at, socket))
+}
+
+/// Writes on the stream at `at` to its end.
+fn write(shared: &Arc<Shared>, id: u64, at: usize, socket: &TcpStream) {
+    let end = write_all(shared, id, at, socket);
+    // It may be closed already.
+    let _ = socket.shutdown(Shutdown::Both);
+    if let Err(reason) = end {
+        lose(shared, id, reason);
+    }
+}
+
 /// Connects and greets. The stream is in the link on return, so that it can be broken off.
-fn connect(shared: &Shared, id: u64) -> Result<Arc<TcpStream>, LossReason> {
+fn connect(shared: &Shared, id: u64) -> Result<(usize, Arc<TcpStream>), LossReason> {
     let Some(address) = shared.lock().links.get(&id).map(|link| link.address) else {
         return Err(LossReason::Closed);
     };
     let open = || shared.lock().links.get(&id).is_some_and(Link::is_open);
-    let stream = Arc::new(wire::dial(address, open)?);
+    let socket = Arc::new(wire::dial(address, open)?);
+    if shared.streams > 1 {
+        wire::bound_unsent(&socket)?;
+    }
     let hello = Hello {
         identity: shared.identity.clone(),
         token: shared.token.clone(),
         host: shared.host.clone().unwrap_or_default(),
+        link: id,
     }
     .encode();
-    let epoch = {
+    let (at, epoch) = {
         let mut state = shared.lock();
         let (closed, epoch) = (state.closed, state.epoch());
         let Some(link) = state.links.get_mut(&id).filter(|link| link.is_open() && !closed) else {
             return Err(LossReason::Closed);
         };
-        link.stream = Some(stream.clone());
-        epoch
+        link.streams.push(Stream {
+            socket: socket.clone(),
+            writing: None,
+        });
+        (link.streams.len() - 1, epoch)
     };
     let header = Header::bare(Kind::Hello, shared.job, epoch).announcing(&hello);
-    wire::write_frame(&*stream, &header, &hello)?;
+    wire::write_frame(&*socket, &header, &hello)?;
     shared.events.notify_all();
-    Ok(stream)
+    Ok((at, socket))
 }
 
-/// Writes what is queued until the link ends.
-fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossReason> {
+/// Writes what is queued on the stream at `at` until the link ends.
+fn write_all(shared: &Shared, id: u64, at: usize, socket: &TcpStream) -> Result<(), LossReason> {
     let mut state = shared.lock();
     loop {
+        let settling = state.settling > 0;
         let Some(link) = state.links.get_mut(&id) else {
             return Ok(());
         };
-        if link.writing.take().is_some() && state.settling > 0 {
+        if link.streams[at].writing.take().is_some() && settling {
             shared.events.notify_all();
         }
-        let Some(link) = state.links.get_mut(&id) else {
-            return Ok(());
-        };
         match link.phase {
             Phase::Dead => return Ok(()),
             Phase::Leaving(epoch) => {
                 drop(state);
-                return wire::write_frame(stream, &Header::bare(Kind::Bye, shared.job, epoch), &[]);
+                return wire::write_frame(socket, &Header::bare(Kind::Bye, shared.job, epoch), &[]);
             }
             Phase::Open => {}
         }
@@ -210,7 +260,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
             state = wait(&wake, state);
             continue;
         };
-        link.writing = Some(frame.header);
+        link.streams[at].writing = Some(frame.header);
         link.spoken = frame.header.epoch;
         state.stats.sent_frames += 1;
         state.stats.sent_bytes += size_of_val(frame.payload.values()) as u64;
@@ -228,7 +278,7 @@ fn write_all(shared: &Shared, id: u64, stream: &TcpStream) -> Result<(), LossRea
             lockstep_faults::reach(lockstep_faults::Point::DuringReduce, header.step.0);
         }
         let spoilt = (!bytes.is_empty() && lockstep_faults::spoils_frame()).then(|| spoil(bytes));
-        wire::write_frame(stream, &header, spoilt.as_deref().unwrap_or(bytes))?;
+        wire::write_frame(socket, &header, spoilt.as_deref().unwrap_or(bytes))?;
         // Before the lock: whoever waits for the link to settle wants the values back.
         drop(frame);
         state = shared.lock();
@@ -248,14 +298,21 @@ fn wait<'a>(wake: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, Stat
     wake.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the thread that waits for the other end to close.
-fn watch(shared: &Arc<Shared>, id: u64, stream: Arc<TcpStream>) -> Result<JoinHandle<()>, LossReason> {
-    let shared = shared.clone();
-    let watcher = move || lose(&shared, id, wire::watch(&stream));
-    let spawned = thread::Builder::new()
-        .name("collective-watch".to_owned())
-        .spawn(watcher);
-    spawned.map_err(|error| LossReason::Io(error.kind()))
+/// The threads of a link's streams, but for the one that runs the link.
+struct Threads<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    running: Vec<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl<'scope> Threads<'scope, '_> {
+    fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'scope) -> Result<(), LossReason> {
+        let spawned = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn_scoped(self.scope, run);
+        self.running
+            .push(spawned.map_err(|error| LossReason::Io(error.kind()))?);
+        Ok(())
+    }
 }
 
 /// Breaks a link off. If it was the link in use, its member is lost; or connected to anew, once, if the link was

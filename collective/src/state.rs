@@ -18,7 +18,7 @@ use crate::error::{CollectiveError, LossReason, PeerLost};
 use crate::feed::OnFollow;
 use crate::following::Inbox;
 use crate::limits::MAX_MEMBERS;
-use crate::mailbox::{Mailbox, Received, Turn};
+use crate::mailbox::{Mailbox, Received, Topic, Turn};
 use crate::outbound::Link;
 use crate::pool::Pool;
 
@@ -145,6 +145,15 @@ pub(crate) struct Inbound {
     pub(crate) stream: Arc<TcpStream>,
 }
 
+/// The newest link of a member or of an outsider to this endpoint.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// The number that the sender gives it.
+    pub(crate) link: u64,
+    /// Its connections that have greeted; none once one of them has ended, as then the link is over.
+    pub(crate) connections: Vec<u64>,
+}
+
 /// Who has opened a connection, and what for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Guest {
@@ -184,8 +193,8 @@ pub(crate) struct State {
     pub(crate) links: HashMap<u64, Link>,
     /// All inbound connections by number.
     pub(crate) inbound: HashMap<u64, Inbound>,
-    /// The newest inbound connection of each sender; the end of an older one means nothing.
-    pub(crate) newest: HashMap<Arc<str>, u64>,
+    /// The newest inbound link of each sender; the end of a connection of an older one means nothing.
+    pub(crate) newest: HashMap<Arc<str>, Incoming>,
     /// Frames that wait.
     pub(crate) mailbox: Mailbox,
     /// What is read of each feed that this endpoint follows.
@@ -234,17 +243,39 @@ impl State {
 
     /// The host that a member says it shares memory with, once it has greeted.
     pub(crate) fn host_of(&self, identity: &str) -> Option<&str> {
-        match &self.inbound.get(self.newest.get(identity)?)?.guest {
+        let greeted = self.newest.get(identity)?.connections.first()?;
+        match &self.inbound.get(greeted)?.guest {
             Guest::Peer { host, .. } => Some(host),
             Guest::Stranger | Guest::Follower(_) => None,
         }
     }
 
-    /// Closes the connection that a member has opened. Its reader does the rest.
+    /// Ends the link that a member has opened, which has not ended: closes its connections. Their readers do the rest, and
+    /// these ends mean nothing any more, nor does a connection of that link that greets late.
     pub(crate) fn hang_up(&mut self, identity: &str) {
-        if let Some(inbound) = self.newest.get(identity).and_then(|id| self.inbound.get(id)) {
-            // It may be closed already.
-            let _ = inbound.stream.shutdown(Shutdown::Both);
+        let Some(link) = self.newest.get_mut(identity) else {
+            return;
+        };
+        for id in link.connections.drain(..) {
+            if let Some(inbound) = self.inbound.get(&id) {
+                // It may be closed already.
+                let _ = inbound.stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Forgets links that have ended, of those who are no members.
+    pub(crate) fn forget_ended(&mut self, roster: &Roster) {
+        self.newest
+            .retain(|identity, link| !link.connections.is_empty() || roster.rank_of(identity).is_some());
+    }
+
+    /// What the operation that runs asks for, or the next one if none does.
+    fn current(&self) -> Topic {
+        let epoch = self.epoch();
+        match self.begun {
+            Some(turn) => Topic::reduction(epoch, turn),
+            None => Topic::agreement(epoch),
         }
     }
 
@@ -326,13 +357,15 @@ pub(crate) struct Shared {
     pub(crate) identity: String,
     /// The job's token.
     pub(crate) token: String,
+    /// Connections to each member.
+    pub(crate) streams: usize,
     /// Whether who waits leaves its core to others at once.
     pub(crate) yields: bool,
     /// How long an operation waits in silence.
     pub(crate) timeout: Duration,
     /// How long a follower waits in silence.
     pub(crate) feed_timeout: Duration,
-    /// Bytes that may wait from one sender.
+    /// Bytes that may wait from one sender for the operation that runs, and as many for later ones.
     pub(crate) mailbox_bytes: usize,
     /// Bytes that may wait for one follower.
     pub(crate) feed_bytes: usize,
@@ -389,8 +422,14 @@ impl Shared {
         self.wake_all();
     }
 
-    /// Hands a received frame to whoever will ask for it. Waits while too much of its sender is waiting: a sender
-    /// ends a reduction before it begins the next, so nothing that an operation needs is behind what it does not.
+    /// Hands a received frame to whoever will ask for it. Waits while too much of its sender is waiting.
+    ///
+    /// This never makes an operation wait for ever. A sender queues all of a reduction before it begins the next, and its
+    /// streams take frames from the queue in order, so on each connection nothing that an operation needs is behind what it
+    /// does not. Across connections it can be: sums of a reduction may still be on their way on one, while others have filled
+    /// the mailbox with frames of the next ones. Therefore what the operation that runs asks for has room of its own, which
+    /// the operation empties whenever it looks, and no reader that has some of it waits for room that others take. By
+    /// induction the reduction that is furthest behind among the members can go on.
     pub(crate) fn deliver(&self, frame: Received) {
         let mut state = self.lock();
         state.stats.received_frames += 1;
@@ -411,11 +450,15 @@ impl Shared {
                 frame.payload.recycle(&self.pool);
                 break;
             }
-            if state.mailbox.held_of(&frame.sender) < self.mailbox_bytes {
+            if state
+                .mailbox
+                .has_room(&frame, state.current(), self.mailbox_bytes)
+            {
                 state.mailbox.put(frame);
                 break;
             }
             state.blocked_readers += 1;
+            self.events.notify_all();
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.blocked_readers -= 1;
         }
@@ -434,7 +477,7 @@ impl Shared {
             waiting_bytes: state.mailbox.bytes(),
             inbound: state.count(|guest| matches!(guest, Guest::Peer { .. })),
             followers: state.count(|guest| matches!(guest, Guest::Follower(_))),
-            outbound: state.links.values().filter(|link| link.is_connected()).count(),
+            outbound: state.links.values().map(Link::connected).sum(),
             allocated_buffers: pool.allocated(),
             ..state.stats
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::LossReason;
 use crate::frame::{FrameError, HEADER_BYTES, Header};
-use crate::limits::{CONNECT_ATTEMPT, CONNECT_TIMEOUT};
+use crate::limits::{CONNECT_ATTEMPT, CONNECT_TIMEOUT, UNSENT_BYTES};
 
 /// Connects, unless it is no longer wanted.
 pub(crate) fn dial(address: SocketAddr, wanted: impl Fn() -> bool) -> Result<TcpStream, LossReason> {
@@ -29,6 +29,12 @@ pub(crate) fn dial(address: SocketAddr, wanted: impl Fn() -> bool) -> Result<Tcp
             }
         }
     }
+}
+
+/// Has the system take no more than it can send soon, so that a write takes as long as sending does.
+pub(crate) fn bound_unsent(stream: &TcpStream) -> Result<(), LossReason> {
+    let bounded = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+    bounded.map_err(|error| LossReason::Io(error.kind()))
 }
 
 /// Writes header and payload with as few calls as the system allows.

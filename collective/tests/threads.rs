@@ -20,12 +20,13 @@ fn threads() -> Option<usize> {
 #[test]
 fn closing_leaves_no_thread() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    for _ in 0..3 {
+    for streams in [1, 2, 4] {
         let (asked, requests) = channel();
         let endpoints: Vec<Endpoint> = (0..3)
             .map(|rank| {
                 let asked = asked.clone();
                 let options = Options {
+                    streams,
                     on_follow: Box::new(move |request| asked.send(request).unwrap()),
                     ..Options::new(any, 1, format!("{rank}"))
                 };
@@ -72,7 +73,11 @@ fn closing_leaves_no_thread() {
         }
         for endpoint in &endpoints {
             let long = std::time::Duration::from_secs(60);
-            assert!(endpoint.handle().wait_until(long, |stats| stats.outbound == 3));
+            assert!(
+                endpoint
+                    .handle()
+                    .wait_until(long, |stats| stats.outbound == 3 * streams)
+            );
         }
         if let Some(running) = threads() {
             assert!(running >= 3 * 4, "an acceptor and writers at least: {running}");

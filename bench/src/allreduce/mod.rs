@@ -30,8 +30,8 @@ pub struct Options {
     pub ranks: Vec<u32>,
     /// Bytes of the gradient.
     pub sizes: Vec<usize>,
-    /// The ways to go.
-    pub ways: Vec<Way>,
+    /// The ways to go, with connections between two ranks.
+    pub ways: Vec<(Way, usize)>,
     /// Rounds; in each, everything is measured once, in turn.
     pub rounds: u32,
     /// The Python that has PyTorch, to measure its gloo backend as well.
@@ -79,6 +79,8 @@ pub struct Line {
     pub bytes: usize,
     /// The way between them.
     pub way: Way,
+    /// Connections between two ranks.
+    pub streams: usize,
     /// Microseconds of an all-reduce.
     pub us: f64,
     /// Bytes of the gradient by that time.
@@ -104,7 +106,10 @@ pub fn measure(bench: &Bench, options: &Options, say: impl Fn(&str)) -> Result<V
         let mut torch = Vec::new();
         for round in 1..=options.rounds {
             for (found, &way) in ours.iter_mut().zip(&options.ways) {
-                say(&format!("{ranks} ranks, {}, round {round}", way.name()));
+                let (name, streams) = (way.0.name(), way.1);
+                say(&format!(
+                    "{ranks} ranks, {name}, {streams} streams, round {round}"
+                ));
                 found.push(measure_ours(bench, ranks, way, &options.sizes)?);
             }
             if let Some(python) = &options.torch {
@@ -112,7 +117,7 @@ pub fn measure(bench: &Bench, options: &Options, say: impl Fn(&str)) -> Result<V
                 torch.push(measure_torch(bench, python, ranks, &options.sizes)?);
             }
         }
-        for (found, &way) in ours.iter().zip(&options.ways) {
+        for (found, &(way, streams)) in ours.iter().zip(&options.ways) {
             for (index, &bytes) in options.sizes.iter().enumerate() {
                 let over =
                     |value: &dyn Fn(usize) -> f64| Spread::of((0..found.len()).map(value).collect()).p50;
@@ -125,6 +130,7 @@ pub fn measure(bench: &Bench, options: &Options, say: impl Fn(&str)) -> Result<V
                     ranks,
                     bytes,
                     way,
+                    streams,
                     us,
                     gb_per_s: bytes as f64 / us / 1e3,
                     bound_us,
@@ -199,7 +205,12 @@ impl Ranks {
     }
 }
 
-fn measure_ours(bench: &Bench, ranks: u32, way: Way, sizes: &[usize]) -> Result<Vec<Found>, Error> {
+fn measure_ours(
+    bench: &Bench,
+    ranks: u32,
+    (way, streams): (Way, usize),
+    sizes: &[usize],
+) -> Result<Vec<Found>, Error> {
     if bench.stop.is_cancelled() {
         return Err(Error::Interrupted);
     }
@@ -207,7 +218,7 @@ fn measure_ours(bench: &Bench, ranks: u32, way: Way, sizes: &[usize]) -> Result<
         let mut command = Command::new(&bench.program);
         command
             .args(["bench", "allreduce-rank", way.name()])
-            .args([rank.to_string(), ranks.to_string()])
+            .args([streams.to_string(), rank.to_string(), ranks.to_string()])
             .args(sizes.iter().map(ToString::to_string));
         command
     };

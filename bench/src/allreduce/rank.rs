@@ -20,13 +20,14 @@ const WARM_UP: usize = 3;
 ///
 /// # Errors
 /// When the others are not there or fail, when the result is wrong, and when the way cannot be taken.
-pub fn run(way: Way, rank: u32, ranks: u32, sizes: &[usize]) -> Result<(), Error> {
+pub fn run((way, streams): (Way, usize), rank: u32, ranks: u32, sizes: &[usize]) -> Result<(), Error> {
     let name = |rank: u32| format!("bench/{rank}");
     let options = lockstep_collective::Options {
         transport: match way {
             Way::Shm => Transport::Auto,
             Way::Tcp => Transport::Tcp,
         },
+        streams,
         ..lockstep_collective::Options::new((Ipv4Addr::LOCALHOST, 0).into(), 1, name(rank))
     };
     let endpoint = Endpoint::bind(options).map_err(failed)?;

@@ -24,6 +24,9 @@ pub(crate) struct AllreduceArgs {
     /// The ways between ranks.
     #[arg(long, value_name = "WAY,…", value_delimiter = ',', value_enum, default_values_t = [Transport::Shm, Transport::Tcp])]
     transport: Vec<Transport>,
+    /// Connections between two ranks over TCP, as `collective.streams` in a job.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1], value_parser = clap::value_parser!(u8).range(1..=16))]
+    streams: Vec<u8>,
     /// Rounds; in each, everything is measured once.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -45,6 +48,7 @@ pub(crate) struct AllreduceArgs {
 pub(crate) struct RankArgs {
     #[arg(value_enum)]
     transport: Transport,
+    streams: usize,
     rank: u32,
     ranks: u32,
     sizes: Vec<usize>,
@@ -100,10 +104,18 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) async fn run(args: AllreduceArgs, format: Format) -> anyhow::Result<()> {
+    let streams = |way| match way {
+        Transport::Shm => vec![1],
+        Transport::Tcp => args.streams.clone(),
+    };
+    let each = |way: Transport| {
+        let streams = streams(way).into_iter();
+        streams.map(move |streams| (way.into(), usize::from(streams)))
+    };
     let options = Options {
         ranks: args.ranks,
         sizes: args.sizes,
-        ways: args.transport.into_iter().map(Way::from).collect(),
+        ways: args.transport.iter().copied().flat_map(each).collect(),
         rounds: args.rounds,
         torch: args.against.map(|Peer::Torch| args.python),
     };
@@ -111,19 +123,20 @@ pub(crate) async fn run(args: AllreduceArgs, format: Format) -> anyhow::Result<(
     let lines = beside(move || allreduce::measure(&bench, &options, |what| eprintln!("{what}"))).await?;
     format.print(&lines, |lines| {
         let head = [
-            "ranks", "bytes", "way", "us", "GB/s", "bound us", "of bound", "torch us", "ratio",
+            "ranks", "bytes", "way", "streams", "us", "GB/s", "bound us", "of bound", "torch us", "ratio",
         ];
         table(head, lines.iter().map(cells))
     })
 }
 
-fn cells(line: &Line) -> [String; 9] {
+fn cells(line: &Line) -> [String; 10] {
     let or_dash =
         |value: Option<f64>, digits| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
     [
         line.ranks.to_string(),
         line.bytes.to_string(),
         line.way.name().to_owned(),
+        line.streams.to_string(),
         format!("{:.1}", line.us),
         format!("{:.3}", line.gb_per_s),
         format!("{:.1}", line.bound_us),
@@ -134,6 +147,11 @@ fn cells(line: &Line) -> [String; 9] {
 }
 
 pub(crate) fn rank(args: &RankArgs) -> anyhow::Result<()> {
-    let ranks = allreduce::run_rank(args.transport.into(), args.rank, args.ranks, &args.sizes);
+    let ranks = allreduce::run_rank(
+        (args.transport.into(), args.streams),
+        args.rank,
+        args.ranks,
+        &args.sizes,
+    );
     ranks.map_err(|error| Failure::Job(error.to_string()).into())
 }

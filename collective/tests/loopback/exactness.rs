@@ -75,7 +75,7 @@ proptest! {
             let expected = rounded_tree_bits(lanes, len, u64::from(seed) + step as u64 + 1, round);
             for (results, shared) in &all {
                 prop_assert!(results[step] == expected, "step {} differs", step + 1);
-                let expected = if way == Transport::Auto && count > 1 { assignments.len() * buckets.len() } else { 0 };
+                let expected = if way.0 == Transport::Auto && count > 1 { assignments.len() * buckets.len() } else { 0 };
                 prop_assert_eq!(*shared, expected as u64);
             }
         }
@@ -89,7 +89,7 @@ fn values_outside_the_buckets_are_left_alone() {
     }
 }
 
-fn leaves_alone(way: Transport) {
+fn leaves_alone(way: Way) {
     let members = members(2, way);
     let members: Vec<&Member> = members.iter().collect();
     enter_all(1, &members);

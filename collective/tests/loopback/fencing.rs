@@ -4,7 +4,7 @@ use std::thread;
 
 use lockstep_collective::frame::Kind;
 use lockstep_collective::limits::MAX_MEMBERS;
-use lockstep_collective::{CollectiveError, LossReason, Partials, Transport};
+use lockstep_collective::{CollectiveError, LossReason, Partials};
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Step};
 
@@ -214,13 +214,15 @@ fn connections_outlive_epochs_and_those_who_leave_say_so() {
     }
 }
 
-fn outlive_epochs(way: Transport) {
+fn outlive_epochs(way: Way) {
     let all = members(3, way);
     let [a, b, c] = [&all[0], &all[1], &all[2]];
+    let streams = way.1;
     enter_all(1, &[a, b, c]);
     for member in [a, b, c] {
         let handle = member.endpoint.handle();
-        assert!(handle.wait_until(LONG, |stats| (stats.inbound, stats.outbound) == (2, 2)));
+        let all = 2 * streams;
+        assert!(handle.wait_until(LONG, |stats| (stats.inbound, stats.outbound) == (all, all)));
     }
     // C is left out of 2, does not hear of it, and learns it from A and B closing.
     enter_all(2, &[a, b]);
@@ -229,7 +231,7 @@ fn outlive_epochs(way: Transport) {
             member
                 .endpoint
                 .handle()
-                .wait_until(LONG, |stats| stats.outbound == 1)
+                .wait_until(LONG, |stats| stats.outbound == streams)
         );
     }
     assert!(c.endpoint.handle().wait_until(LONG, |stats| stats.inbound == 0));

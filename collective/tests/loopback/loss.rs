@@ -26,7 +26,7 @@ fn survivors_are_told_and_reduce_again_to_the_same_bits() {
     }
 }
 
-fn reduce_again(way: Transport) {
+fn reduce_again(way: Way) {
     let len = 1 << 20;
     let mut members = members(3, way);
     let victim = members.pop().unwrap();
@@ -155,26 +155,32 @@ pub(crate) fn kill_after(members: Vec<Member>, frames: u64, victim: u32, seed: u
 fn a_kill_at_any_frame_changes_no_bit() {
     for seed in 0..12 {
         // 3 partials of its chunk and 3 reduced chunks are all that a member gets.
-        kill_after(members(4, Transport::Tcp), seed % 7, (seed * 5 % 4) as u32, seed);
+        let streams = 1 + seed as usize % 3;
+        let members = members(4, (Transport::Tcp, streams));
+        kill_after(members, seed % 7, (seed * 5 % 4) as u32, seed);
     }
     for seed in 0..26 {
         // In shared memory a chunk is two pieces.
-        kill_after(
-            members(4, Transport::Auto),
-            seed % 13,
-            (seed * 5 % 4) as u32,
-            seed,
-        );
+        let members = members(4, (Transport::Auto, 1));
+        kill_after(members, seed % 13, (seed * 5 % 4) as u32, seed);
     }
 }
 
 #[test]
 fn a_member_that_dies_while_nothing_runs_is_reported() {
-    let mut members = members(2, Transport::Auto);
+    for way in WAYS {
+        dies_while_nothing_runs(way);
+    }
+}
+
+fn dies_while_nothing_runs(way: Way) {
+    let mut members = members(2, way);
     enter_all(1, &members.iter().collect::<Vec<_>>());
     let other = members.pop().unwrap();
     let handle = members[0].endpoint.handle();
-    assert!(handle.wait_until(LONG, |stats| stats.inbound == 1 && stats.outbound == 1));
+    let streams = way.1;
+    assert!(handle.wait_until(LONG, |stats| (stats.inbound, stats.outbound)
+        == (streams, streams)));
     let name = other.name.clone();
     drop(other);
     assert!(handle.wait_until(LONG, |_| true));
@@ -187,6 +193,9 @@ fn a_member_that_dies_while_nothing_runs_is_reported() {
         .map(|lost| (lost.epoch, lost.rank, lost.identity))
         .collect();
     assert_eq!(seen, [(Epoch(1), Rank(1), name)]);
+    assert!(handle.wait_until(LONG, |stats| stats.inbound == 0));
+    let survivor = members.remove(0);
+    assert_eq!(survivor.close().len(), 1, "once, whatever broke first");
 }
 
 #[test]

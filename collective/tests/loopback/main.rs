@@ -10,4 +10,5 @@ mod renewal;
 mod shared;
 mod steady;
 mod strangers;
+mod streams;
 mod support;

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use lockstep_collective::frame::{FrameError, HEADER_BYTES, Kind};
@@ -11,22 +13,50 @@ use lockstep_engine::ids::{Epoch, Rank};
 
 use crate::support::*;
 
-/// A wire to `to` that flips a bit of byte `at` of what first goes over it, and then none. It ends when the
-/// connections do; it accepts `connections` of them.
-fn bad_wire(to: SocketAddr, at: usize, connections: usize) -> (SocketAddr, thread::JoinHandle<()>) {
-    let listener = TcpListener::bind(loopback()).unwrap();
-    let address = listener.local_addr().unwrap();
-    let wire = move || {
-        thread::scope(|scope| {
-            for (number, stream) in listener.incoming().take(connections).enumerate() {
-                let (near, far) = (stream.unwrap(), TcpStream::connect(to).unwrap());
-                let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                scope.spawn(move || pass_on(near, far, (number == 0).then_some(at)));
-                scope.spawn(move || pass_on(far_too, near_too, None));
-            }
-        });
-    };
-    (address, thread::spawn(wire))
+/// A wire that flips a bit of what goes over it as long as it is bad.
+struct BadWire {
+    address: SocketAddr,
+    bad: Arc<AtomicBool>,
+    cut: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl BadWire {
+    /// To `to`, and flips a bit of byte `at` of each connection.
+    fn new(to: SocketAddr, at: usize) -> Self {
+        let listener = TcpListener::bind(loopback()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (bad, cut) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let (bad_too, cut_too) = (bad.clone(), cut.clone());
+        let wire = move || {
+            thread::scope(|scope| {
+                for near in listener.incoming() {
+                    if cut_too.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let (near, far) = (near.unwrap(), TcpStream::connect(to).unwrap());
+                    let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                    let flip = bad_too.load(Ordering::SeqCst).then_some(at);
+                    scope.spawn(move || pass_on(near, far, flip));
+                    scope.spawn(move || pass_on(far_too, near_too, None));
+                }
+            });
+        };
+        let thread = thread::spawn(wire);
+        Self {
+            address,
+            bad,
+            cut,
+            thread,
+        }
+    }
+
+    /// Ends when its connections have.
+    fn end(self) {
+        self.cut.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address).unwrap());
+        self.thread.join().unwrap();
+    }
 }
 
 fn pass_on(mut from: TcpStream, mut to: TcpStream, flip: Option<usize>) {
@@ -49,6 +79,12 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, flip: Option<usize>) {
 
 #[test]
 fn a_frame_that_is_corrupted_on_the_way_costs_an_epoch_and_no_more() {
+    for streams in [1, 3] {
+        costs_an_epoch(streams);
+    }
+}
+
+fn costs_an_epoch(streams: usize) {
     let (lanes, len) = (4, 300_000);
     // In the header of a frame, and in its payload: both come after the greeting.
     for (place, expected) in [
@@ -58,6 +94,7 @@ fn a_frame_that_is_corrupted_on_the_way_costs_an_epoch_and_no_more() {
         let [reader, writer] = ["reader", "writer"].map(|name| {
             Member::with(Options {
                 transport: Transport::Tcp,
+                streams,
                 ..options(name)
             })
         });
@@ -65,11 +102,12 @@ fn a_frame_that_is_corrupted_on_the_way_costs_an_epoch_and_no_more() {
             identity: "writer".to_owned(),
             token: "secret".to_owned(),
             host: String::new(),
+            link: 1,
         };
         let at = HEADER_BYTES + greeting.encode().len() + place;
-        let (address, wire) = bad_wire(reader.endpoint.local_addr(), at, 2);
+        let wire = BadWire::new(reader.endpoint.local_addr(), at);
         let seen_by_writer = Peer {
-            address,
+            address: wire.address,
             ..reader.peer()
         };
         let fresh = Assignment::fresh(lanes, 2);
@@ -96,6 +134,7 @@ fn a_frame_that_is_corrupted_on_the_way_costs_an_epoch_and_no_more() {
             at_writer,
             Err(CollectiveError::PeerLost { rank: Rank(0), .. })
         ));
+        wire.bad.store(false, Ordering::SeqCst);
         for result in run(2) {
             assert!(result.unwrap() == tree_bits(lanes, len, 3));
         }
@@ -103,13 +142,26 @@ fn a_frame_that_is_corrupted_on_the_way_costs_an_epoch_and_no_more() {
             assert!(member.endpoint.handle().lost().is_empty());
         }
         drop((reader, writer));
-        wire.join().unwrap();
+        wire.end();
     }
 }
 
 #[test]
 fn an_end_that_is_noticed_late_is_no_loss_in_the_next_group() {
-    let member = Member::new("real");
+    for streams in [1, 3] {
+        noticed_late(streams);
+    }
+}
+
+fn with_streams(streams: usize) -> Member {
+    Member::with(Options {
+        streams,
+        ..options("real")
+    })
+}
+
+fn noticed_late(streams: usize) {
+    let member = with_streams(streams);
     let mut puppet = Puppet::new("puppet", &member, 1);
     let peers = [member.peer(), puppet.peer()];
     let handle = member.endpoint.handle();
@@ -119,45 +171,64 @@ fn an_end_that_is_noticed_late_is_no_loss_in_the_next_group() {
         .insert(Node { start: 0, len: 1 }, vec![1.0, 10.0])
         .unwrap();
     member.endpoint.enter(group(1, 0, &peers)).unwrap();
-    let old = puppet.accept();
+    let mut old = puppet.accept_all(streams);
     member.endpoint.enter(group(2, 0, &peers)).unwrap();
-    // The connection breaks between the groups, but is only seen to have in the second.
-    drop(old);
-    let renewed = puppet.accept();
+    // A connection breaks between the groups, but is only seen to have in the second.
+    drop(old.pop());
+    let renewed = puppet.accept_all(streams);
     assert!(handle.lost().is_empty());
     let theirs = Node { start: 1, len: 1 };
     puppet.say(Kind::Partial, 2, 1, 0, theirs, &[2.0]);
     puppet.say(Kind::Reduced, 2, 1, 1, Node { start: 0, len: 0 }, &[20.0]);
     assert_eq!(reduce(&member, 1, &fresh, &partials), Ok(bits(&[3.0, 20.0])));
-    for kind in [Kind::Partial, Kind::Reduced] {
-        let (header, _) = read_frame(&renewed);
-        assert_eq!((header.kind, header.epoch), (kind, Epoch(2)));
+    let frames = frames_of(renewed);
+    let mut kinds = Vec::new();
+    for (header, _) in frames.iter().take(2) {
+        assert_eq!(header.epoch, Epoch(2));
+        kinds.push(header.kind as u8);
     }
+    kinds.sort_unstable();
+    assert_eq!(kinds, [Kind::Partial as u8, Kind::Reduced as u8]);
 }
 
 #[test]
 fn a_member_is_connected_to_anew_once() {
-    let member = Member::new("real");
+    for streams in [1, 3] {
+        anew_once(streams);
+    }
+}
+
+fn anew_once(streams: usize) {
+    let member = with_streams(streams);
     let puppet = Puppet::new("puppet", &member, 1);
     let peers = [member.peer(), puppet.peer()];
     member.endpoint.enter(group(1, 0, &peers)).unwrap();
-    let old = puppet.accept();
+    let mut old = puppet.accept_all(streams);
     member.endpoint.enter(group(2, 0, &peers)).unwrap();
-    drop(old);
+    drop(old.pop());
     drop(puppet.accept());
     let handle = member.endpoint.handle();
     while handle.lost().is_empty() {
         assert!(handle.wait_until(LONG, |stats| stats.outbound == 0));
     }
     assert_eq!(handle.lost()[0].rank, Rank(1));
+    assert_eq!(member.close().len(), 1);
 }
 
 #[test]
 fn a_member_that_died_between_groups_is_still_a_loss() {
-    let all = members(2, Transport::Auto);
+    for way in WAYS {
+        died_between_groups(way);
+    }
+}
+
+fn died_between_groups(way: Way) {
+    let all = members(2, way);
     enter_all(1, &[&all[0], &all[1]]);
     let handle = all[0].endpoint.handle();
-    assert!(handle.wait_until(LONG, |stats| (stats.inbound, stats.outbound) == (1, 1)));
+    let streams = way.1;
+    assert!(handle.wait_until(LONG, |stats| (stats.inbound, stats.outbound)
+        == (streams, streams)));
     let peers = peers(&all);
     let [survivor, dying] = all.try_into().ok().unwrap();
     survivor.endpoint.enter(group(2, 0, &peers)).unwrap();

@@ -48,7 +48,7 @@ fn waiting(
 #[test]
 fn one_that_wants_tcp_is_enough() {
     for (count, odd) in [(2, 0), (3, 2)] {
-        let mut all = members(count, Transport::Auto);
+        let mut all = members(count, (Transport::Auto, 1));
         all[odd] = Member::with(Options {
             transport: Transport::Tcp,
             ..options("the odd one")
@@ -70,7 +70,7 @@ fn one_that_wants_tcp_is_enough() {
 
 #[test]
 fn small_and_large_gradients_follow_each_other_in_one_epoch() {
-    let all = members(3, Transport::Auto);
+    let all = members(3, (Transport::Auto, 1));
     let all: Vec<&Member> = all.iter().collect();
     enter_all(1, &all);
     let fresh = Assignment::fresh(LANES, 3);

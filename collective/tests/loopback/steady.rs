@@ -7,7 +7,9 @@ use crate::support::*;
 
 #[test]
 fn later_steps_need_no_new_buffers() {
-    need_no_new_buffers(&members(3, Transport::Tcp));
+    for streams in [1, 4] {
+        need_no_new_buffers(&members(3, (Transport::Tcp, streams)));
+    }
     need_no_new_buffers(&members_of(&["a", "a", "b"]));
 }
 

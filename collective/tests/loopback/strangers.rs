@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lockstep_collective::frame::{HEADER_BYTES, Header, Kind};
 use lockstep_collective::greeting::Hello;
-use lockstep_collective::limits::{MAX_NAME_BYTES, MAX_PARTS};
+use lockstep_collective::limits::{MAX_NAME_BYTES, MAX_PARTS, MAX_STRANGERS, MAX_STREAMS};
 use lockstep_collective::{
     CollectiveError, Endpoint, FollowOptions, LossReason, Options, Partials, Peer, Shape, Transport,
 };
@@ -29,6 +29,7 @@ fn hello(job: u64, token: &str) -> Vec<u8> {
         identity: "stranger".to_owned(),
         token: token.to_owned(),
         host: String::new(),
+        link: 1,
     }
     .encode();
     let header = Header::bare(Kind::Hello, job, Epoch(1)).announcing(&hello);
@@ -44,7 +45,7 @@ fn partial() -> Vec<u8> {
 
 #[test]
 fn strangers_are_shown_out_and_the_group_goes_on() {
-    let all = members(2, Transport::Auto);
+    let all = members(2, (Transport::Auto, 1));
     let all: Vec<&Member> = all.iter().collect();
     enter_all(1, &all);
     let handle = all[0].endpoint.handle();
@@ -102,14 +103,15 @@ fn strangers_are_shown_out_and_the_group_goes_on() {
 fn many_silent_connections_are_limited_and_members_still_get_in() {
     let member = Member::new("real");
     let handle = member.endpoint.handle();
-    let silent: Vec<TcpStream> = (0..100)
+    let count = MAX_STRANGERS + 36;
+    let silent: Vec<TcpStream> = (0..count)
         .map(|_| TcpStream::connect(member.endpoint.local_addr()).unwrap())
         .collect();
-    assert!(handle.wait_until(LONG, |stats| stats.rejected_connections == 100 - 64));
+    assert!(handle.wait_until(LONG, |stats| stats.rejected_connections == 36));
     let _puppet = Puppet::new("puppet", &member, 1);
     assert!(handle.wait_until(LONG, |stats| stats.inbound == 1));
     drop(silent);
-    assert!(handle.wait_until(LONG, |stats| stats.rejected_connections == 100));
+    assert!(handle.wait_until(LONG, |stats| stats.rejected_connections == count as u64));
     assert_eq!(handle.stats().inbound, 1);
 }
 
@@ -135,7 +137,7 @@ fn frames_without_values_fill_the_mailbox_too() {
 }
 
 #[test]
-fn what_is_too_long_for_a_greeting_is_an_error() {
+fn what_is_out_of_bounds_is_an_error() {
     let long = "x".repeat(MAX_NAME_BYTES + 1);
     let bad = |error| match error {
         CollectiveError::Argument { argument, .. } => argument,
@@ -147,6 +149,20 @@ fn what_is_too_long_for_a_greeting_is_an_error() {
             "token",
             Options {
                 token: long.clone(),
+                ..options("real")
+            },
+        ),
+        (
+            "streams",
+            Options {
+                streams: 0,
+                ..options("real")
+            },
+        ),
+        (
+            "streams",
+            Options {
+                streams: MAX_STREAMS + 1,
                 ..options("real")
             },
         ),

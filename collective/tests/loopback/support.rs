@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -53,6 +55,12 @@ impl Member {
         }
     }
 
+    /// Closes it; all losses that it has reported.
+    pub(crate) fn close(self) -> Vec<PeerLost> {
+        drop(self.endpoint);
+        std::mem::take(&mut self.losses.lock().unwrap())
+    }
+
     pub(crate) fn peer(&self) -> Peer {
         Peer {
             identity: self.name.clone(),
@@ -61,13 +69,22 @@ impl Member {
     }
 }
 
-/// Both ways that an all-reduce may take. Puppets speak TCP only, and so does whoever is in a group with one.
-pub(crate) const WAYS: [Transport; 2] = [Transport::Auto, Transport::Tcp];
+/// A way that an all-reduce may take, and the connections of a link.
+pub(crate) type Way = (Transport, usize);
 
-pub(crate) fn members(count: u32, transport: Transport) -> Vec<Member> {
+/// All ways that are tested. Puppets speak TCP only, and so does whoever is in a group with one.
+pub(crate) const WAYS: [Way; 4] = [
+    (Transport::Auto, 1),
+    (Transport::Auto, 2),
+    (Transport::Tcp, 1),
+    (Transport::Tcp, 4),
+];
+
+pub(crate) fn members(count: u32, (transport, streams): Way) -> Vec<Member> {
     let member = |rank| {
         Member::with(Options {
             transport,
+            streams,
             ..options(&format!("node-{rank}/0#{rank:08x}"))
         })
     };
@@ -190,6 +207,8 @@ pub(crate) struct Puppet {
     pub(crate) name: String,
     pub(crate) listener: TcpListener,
     pub(crate) stream: TcpStream,
+    link: u64,
+    host: String,
 }
 
 impl Puppet {
@@ -201,23 +220,30 @@ impl Puppet {
     /// The same as a member of some host.
     pub(crate) fn of_host(host: &str, name: &str, to: &Member, epoch: u64) -> Self {
         let listener = TcpListener::bind(loopback()).unwrap();
-        let stream = TcpStream::connect(to.endpoint.local_addr()).unwrap();
-        let mut puppet = Self {
+        static LINKS: AtomicU64 = AtomicU64::new(1);
+        let link = LINKS.fetch_add(1, Ordering::Relaxed);
+        let stream = greet(name, (link, host), to, epoch);
+        Self {
             name: name.to_owned(),
             listener,
             stream,
-        };
-        let hello = Hello {
-            identity: name.to_owned(),
-            token: "secret".to_owned(),
+            link,
             host: host.to_owned(),
         }
-        .encode();
-        puppet.send(
-            Header::bare(Kind::Hello, JOB, Epoch(epoch)).announcing(&hello),
-            &hello,
-        );
-        puppet
+    }
+
+    /// Another stream of the same link.
+    pub(crate) fn stream(&self, to: &Member, epoch: u64) -> TcpStream {
+        greet(&self.name, (self.link, &self.host), to, epoch)
+    }
+
+    /// Another link, in the place of the one it has.
+    pub(crate) fn renew(&mut self, to: &Member, epoch: u64) -> TcpStream {
+        self.link += 1 << 32;
+        std::mem::replace(
+            &mut self.stream,
+            greet(&self.name, (self.link, &self.host), to, epoch),
+        )
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -245,7 +271,12 @@ impl Puppet {
         self.send(header.announcing(&payload), &payload);
     }
 
-    /// Accepts the connection of the member, and reads its greeting.
+    /// Accepts all connections of the member's link.
+    pub(crate) fn accept_all(&self, streams: usize) -> Vec<TcpStream> {
+        (0..streams).map(|_| self.accept()).collect()
+    }
+
+    /// Accepts a connection of the member, and reads its greeting.
     pub(crate) fn accept(&self) -> TcpStream {
         let (stream, _) = self.listener.accept().unwrap();
         let header = read_frame(&stream).0;
@@ -254,17 +285,55 @@ impl Puppet {
     }
 }
 
+/// Connects to a member and greets it.
+fn greet(name: &str, (link, host): (u64, &str), to: &Member, epoch: u64) -> TcpStream {
+    let mut stream = TcpStream::connect(to.endpoint.local_addr()).unwrap();
+    let hello = Hello {
+        identity: name.to_owned(),
+        token: "secret".to_owned(),
+        host: host.to_owned(),
+        link,
+    }
+    .encode();
+    let header = Header::bare(Kind::Hello, JOB, Epoch(epoch)).announcing(&hello);
+    stream.write_all(&header.encode()).unwrap();
+    stream.write_all(&hello).unwrap();
+    stream
+}
+
 pub(crate) fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// Reads a frame that passes its checks.
-pub(crate) fn read_frame(mut stream: &TcpStream) -> (Header, Vec<u8>) {
+pub(crate) fn read_frame(stream: &TcpStream) -> (Header, Vec<u8>) {
+    next_frame(stream).unwrap()
+}
+
+/// What comes over all of these connections until they end.
+pub(crate) fn frames_of(streams: Vec<TcpStream>) -> Receiver<(Header, Vec<u8>)> {
+    let (read, frames) = channel();
+    for stream in streams {
+        let read = read.clone();
+        // The test may have seen enough.
+        thread::spawn(move || while next_frame(&stream).is_some_and(|frame| read.send(frame).is_ok()) {});
+    }
+    frames
+}
+
+/// Waits for the other end to close, and drops what it says before.
+pub(crate) fn read_to_end(mut stream: &TcpStream) {
+    // A reset will do as well.
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+}
+
+/// The next frame, which must pass its checks; none if the connection has ended.
+fn next_frame(mut stream: &TcpStream) -> Option<(Header, Vec<u8>)> {
     let mut bytes = [0; HEADER_BYTES];
-    stream.read_exact(&mut bytes).unwrap();
+    stream.read_exact(&mut bytes).ok()?;
     let header = Header::decode(&bytes).unwrap();
     let mut payload = vec![0; header.length as usize];
     stream.read_exact(&mut payload).unwrap();
     header.check(&payload).unwrap();
-    (header, payload)
+    Some((header, payload))
 }

@@ -216,6 +216,8 @@ pub struct GuardSpec {
 pub struct CollectiveSpec {
     /// The way that they take.
     pub transport: Transport,
+    /// Connections to each member.
+    pub streams: usize,
     /// Whether a bucket leaves as soon as its backward has ended, or all leave at the end.
     pub overlap: bool,
     /// Neighbouring buckets are put together until they have so many bytes.
@@ -454,6 +456,7 @@ impl Spec {
             transport: s
                 .text(r, "transport", "one of auto, tcp", transport)
                 .unwrap_or(Transport::Auto),
+            streams: s.integer(r, "streams", 1..=16).unwrap_or(1) as usize,
             overlap: s.flag(r, "overlap").unwrap_or(true),
             bucket_bytes: s.integer(r, "bucket_bytes", 4..=1 << 40).unwrap_or(1 << 20) as usize,
             precision: s

@@ -52,6 +52,12 @@ fn a_problem_names_line_field_value_and_bound() {
         found[1],
         "line 19: optim.clip = \"no\": must be a number from 0 to 1000000"
     );
+    for streams in [0, 17] {
+        let source = format!("{SMALLEST}[collective]\nstreams = {streams}\n");
+        let expected =
+            format!("line 18: collective.streams = {streams}: must be a whole number from 1 to 16");
+        assert_eq!(problems(&source), [expected]);
+    }
 }
 
 #[test]
@@ -226,6 +232,7 @@ fn the_digest_follows_what_decides_the_bits_and_nothing_else() {
     let with = |collective: &str| digest(&format!("{SMALLEST}\n[collective]\n{collective}\n"));
     for free in [
         "transport = \"tcp\"",
+        "streams = 4",
         "overlap = false",
         "bucket_bytes = 4",
         "precision = \"f32\"",

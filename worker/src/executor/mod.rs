@@ -244,6 +244,7 @@ impl Executor {
                 spec::Transport::Auto => Transport::Auto,
                 spec::Transport::Tcp => Transport::Tcp,
             },
+            streams: spec.collective.streams,
             yields: spec.collective.overlap,
             timeout: spec.elastic.silence(),
             // A donor that hangs is given up after a lease; this is for a link between the two that is cut alone.
