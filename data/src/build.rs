@@ -11,14 +11,15 @@ use crate::corpus::Corpus;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::error::DataError;
-use crate::manifest::{CorpusRecord, FILE_NAME, FORMAT_VERSION, Manifest, OptionsRecord};
+use crate::manifest::{CorpusRecord, Manifest, OptionsRecord};
 use crate::progress::{Monitor, Progress, Stage};
 use crate::scan::{Document, Listing, scan};
 use crate::select::{hold_out, tokenizer_sample, within_budget};
 use crate::skip::Skipped;
 use crate::staging::Staging;
-use crate::tokenizer::{END_OF_TEXT_ID, MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer};
+use crate::tokenizer::{MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer};
 use crate::write::write;
+use crate::writer::DatasetWriter;
 
 /// What to build a dataset from, and where.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,24 +179,9 @@ pub fn build(
     let documents = within_budget(documents, record.max_bytes, &mut skipped)?;
     let (train, validation) = hold_out(documents, record.validation_fraction);
     let tokenizer = train_tokenizer(&train, &record, &mut monitor)?;
-    let written = write(&staging, &tokenizer, &record, [train, validation], &mut monitor)?;
-    let manifest = Manifest {
-        format_version: FORMAT_VERSION,
-        digest: Manifest::digest_of(&written.files),
-        corpus,
-        options: record,
-        vocab_size: tokenizer.vocab_size(),
-        eos_id: END_OF_TEXT_ID,
-        token_type: written.token_type,
-        train: written.train,
-        validation: written.validation,
-        gzip_bits_per_byte: written.gzip_bits_per_byte,
-        skipped,
-        files: written.files,
-    };
-    let mut file = staging.create(FILE_NAME)?;
-    file.put(manifest.to_json()?.as_bytes())?;
-    file.close()?;
+    let mut writer = DatasetWriter::new(&staging, &tokenizer, record, &[])?;
+    write(&mut writer, &tokenizer, [train, validation], &mut monitor)?;
+    let manifest = writer.finish(corpus, skipped)?;
     monitor.stop().check()?;
     staging.publish()?;
     Ok(Built {

@@ -15,12 +15,13 @@
 //! | `select` | which documents are used, held out, or teach the tokenizer: pure functions of digests |
 //! | [`tokenizer`] | byte-level BPE: trained, written, read, applied |
 //! | [`megatron`] | the `.bin` and `.idx` formats |
-//! | `write` | tokenizer, shards and provenance, batch by batch |
+//! | `write` | the texts, tokenized and written batch by batch |
+//! | [`writer`] | a dataset written document by document: tokenizer, shards, provenance, manifest |
 //! | `shards` | documents' tokens, in order, into shards of bounded size |
-//! | `documents` | `documents.parquet`: one row a document |
+//! | [`documents`] | `documents.parquet`: one row a document |
 //! | [`manifest`] | `dataset.json`: what a dataset holds and what it was made from |
 //! | `gzip` | how far gzip compresses the validation text |
-//! | `staging` | the hidden folder, its lock, and the rename that publishes it |
+//! | [`staging`] | the hidden folder, its lock, and the rename that publishes it |
 //! | [`dataset`] | the reader: checks, splits, windows of tokens |
 //! | [`lookup`] | which document is where: `documents.parquet` read back, documents found by name |
 //! | [`progress`] | what a build reports while it works |
@@ -32,7 +33,7 @@ pub mod build;
 pub mod corpus;
 pub mod dataset;
 pub mod digest;
-mod documents;
+pub mod documents;
 pub mod error;
 mod gzip;
 pub mod lookup;
@@ -43,9 +44,10 @@ mod scan;
 mod select;
 mod shards;
 pub mod skip;
-mod staging;
+pub mod staging;
 pub mod tokenizer;
 mod write;
+pub mod writer;
 
 pub use build::{BuildOptions, Built, build};
 pub use corpus::Corpus;
@@ -56,4 +58,6 @@ pub use lookup::{DocumentRecord, Named};
 pub use manifest::Manifest;
 pub use progress::{Progress, Stage};
 pub use shards::Part;
+pub use staging::Staging;
 pub use tokenizer::Tokenizer;
+pub use writer::DatasetWriter;

@@ -38,6 +38,9 @@ pub struct DocumentRecord {
     pub split: Part,
     /// Its tokens in the stream of that split, the end of text among them.
     pub tokens: Range<u64>,
+    /// What else the table says of it, by column: where it came from, its language, its scores.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What a name stands for.
@@ -233,6 +236,7 @@ impl Documents {
             bytes: u64::try_from(row.number("bytes")?).unwrap_or_default(),
             split: place.split,
             tokens,
+            more: row.others(),
         })
     }
 }
@@ -266,7 +270,32 @@ struct Columns<'r> {
     of: &'r Documents,
 }
 
+/// Columns that every table has.
+const COMMON: [&str; 10] = [
+    "path", "source", "version", "licence", "digest", "bytes", "tokens", "split", "shard", "sequence",
+];
+
 impl Columns<'_> {
+    /// The columns that not every table has. Text that is a JSON object or list is given as what it is.
+    fn others(&self) -> serde_json::Map<String, serde_json::Value> {
+        let value = |field: &Field| match field {
+            Field::Str(text) if text.starts_with(['{', '[']) => {
+                serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into())
+            }
+            Field::Str(text) => text.as_str().into(),
+            Field::Int(number) => (*number).into(),
+            Field::Long(number) => (*number).into(),
+            Field::Float(number) => f64::from(*number).into(),
+            _ => serde_json::Value::Null,
+        };
+        let columns = self.row.get_column_iter();
+        let others = columns.filter(|(name, _)| !COMMON.contains(&name.as_str()));
+        others
+            .map(|(name, field)| (name.clone(), value(field)))
+            .filter(|(_, value)| !value.is_null())
+            .collect()
+    }
+
     fn field(&self, name: &str) -> Result<&Field, DataError> {
         let column = self.row.get_column_iter().find(|(column, _)| *column == name);
         column

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::corpus::{Candidate, Provenance};
 use crate::digest::{Digest, Hasher};
+use crate::documents::DocumentInfo;
 use crate::error::DataError;
 use crate::progress::{Monitor, Stage, Stop};
 use crate::skip::{SkipReason, Skipped};
@@ -42,6 +43,26 @@ pub(crate) struct Listing {
 }
 
 impl Document {
+    /// What the table of documents says of it.
+    pub(crate) fn info(self) -> DocumentInfo {
+        let Self {
+            id,
+            bytes,
+            digest,
+            provenance,
+            ..
+        } = self;
+        DocumentInfo {
+            id,
+            source: provenance.source.clone(),
+            version: provenance.version.clone(),
+            licence: provenance.licence.clone(),
+            digest,
+            bytes,
+            extras: Vec::new(),
+        }
+    }
+
     /// Reads the text, the second time.
     ///
     /// # Errors

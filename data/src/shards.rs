@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crate::error::DataError;
 use crate::manifest::{FileRecord, ShardRecord, SplitRecord};
 use crate::megatron::{TokenType, write_index};
-use crate::scan::Document;
 use crate::staging::{OutFile, Staging};
 
 /// One of the two splits of a dataset.
@@ -101,17 +100,17 @@ impl<'a> ShardWriter<'a> {
         })
     }
 
-    /// Writes a document, whose tokens are `runs` one after the other, and then `end`.
+    /// Writes a document of `bytes` bytes of text, whose tokens are `runs` one after the other, and then `end`.
     pub(crate) fn push(
         &mut self,
-        document: &Document,
+        (id, bytes): (&str, u64),
         runs: &[Vec<u32>],
         end: u32,
     ) -> Result<Place, DataError> {
         let tokens = runs.iter().map(|run| run.len() as u64).sum::<u64>() + 1;
         let Ok(length) = i32::try_from(tokens) else {
             return Err(DataError::DocumentTooLong {
-                id: document.id.clone(),
+                id: id.to_owned(),
                 tokens,
             });
         };
@@ -129,7 +128,7 @@ impl<'a> ShardWriter<'a> {
         shard.lengths.push(length);
         shard.tokens += tokens;
         self.record.documents += 1;
-        self.record.bytes += document.bytes;
+        self.record.bytes += bytes;
         self.record.tokens += tokens;
         Ok(Place {
             shard: self.record.shards.len() as u32,

@@ -17,7 +17,7 @@ const LOCK_FILE: &str = ".lock";
 
 /// A dataset that is being written. Dropped without [`Staging::publish`], it leaves nothing.
 #[derive(Debug)]
-pub(crate) struct Staging {
+pub struct Staging {
     folder: PathBuf,
     out: PathBuf,
     lock: File,
@@ -29,7 +29,7 @@ impl Staging {
     ///
     /// # Errors
     /// If another build holds it.
-    pub(crate) fn begin(out: &Path) -> Result<Self, DataError> {
+    pub fn begin(out: &Path) -> Result<Self, DataError> {
         let (parent, folder) = beside(out)?;
         fs::create_dir_all(&parent).map_err(|error| DataError::io("create folder", &parent, error))?;
         let lock = loop {
@@ -63,11 +63,21 @@ impl Staging {
         })
     }
 
+    /// Writes a whole file beside those of the dataset: it is no part of the dataset's digest.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), DataError> {
+        let mut file = self.create(name)?;
+        file.put(content)?;
+        file.close().map(drop)
+    }
+
     /// Gives the dataset its name. All its files must be closed.
     ///
     /// # Errors
     /// If something else took the name meanwhile.
-    pub(crate) fn publish(mut self) -> Result<(), DataError> {
+    pub fn publish(mut self) -> Result<(), DataError> {
         let (parent, _) = beside(&self.out)?;
         sync_folder(&self.folder)?;
         fs::rename(&self.folder, &self.out).map_err(|error| match error.kind() {

@@ -31,11 +31,16 @@ pub enum Point {
     LeaderBeforeCommit,
     /// The coordinator has told the members of a commit.
     LeaderAfterCommit,
+    /// A build of a dataset has written what a task leaves and is about to give it its name. The step is the number of the
+    /// task among those of this process, from 1, in the order in which they get here.
+    TaskWritten,
+    /// It has its name.
+    TaskDone,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::BeforeSend,
         Self::DuringReduce,
         Self::Reduced,
@@ -48,6 +53,8 @@ impl Point {
         Self::DuringDonation,
         Self::LeaderBeforeCommit,
         Self::LeaderAfterCommit,
+        Self::TaskWritten,
+        Self::TaskDone,
     ];
 
     /// As it is written in the variable.
@@ -66,6 +73,8 @@ impl Point {
             Self::DuringDonation => "during-donation",
             Self::LeaderBeforeCommit => "leader-before-commit",
             Self::LeaderAfterCommit => "leader-after-commit",
+            Self::TaskWritten => "task-written",
+            Self::TaskDone => "task-done",
         }
     }
 }

@@ -3,18 +3,46 @@
 //! Text is cut into words by GPT-2's pattern (Radford et al., 2019), each word's bytes are merged by learned
 //! pairs (Sennrich, Haddow, Birch, 2016). Every byte has a token, so any text encodes and decodes back to
 //! itself. `<|endoftext|>` is token 0 and never comes out of text, not even out of text that spells it.
+//!
+//! Other tokenizers are read from Hugging Face's `tokenizer.json`. Those that work alike encode here too, the
+//! rest in the `tokenizers` crate. The ids are that crate's, whoever encodes: [`Tokenizer::engine`] tells.
+//!
+//! | module | concept |
+//! |---|---|
+//! | `pieces` | long text, cut for many cores |
+//! | `class` | letters, numbers, white space |
+//! | `words` | the patterns that cut text in words |
+//! | `merges` | pairs of tokens that become one, applied to a word |
+//! | `cache` | words whose tokens are known |
+//! | `encoder` | text to tokens, with these |
+//! | `bytes` | bytes as `tokenizer.json` writes them |
+//! | `config` | whether the encoder does what a `tokenizer.json` asks for |
+//! | `train` | merges, learned from text |
 
+mod bytes;
+mod cache;
+mod class;
+mod config;
+mod encoder;
+mod merges;
+mod pieces;
+mod train;
+mod words;
+
+use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use aho_corasick::AhoCorasick;
 use rayon::prelude::*;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::normalizers::NormalizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, TokenizerImpl};
 
 use crate::error::DataError;
 use crate::progress::Stop;
+use encoder::Encoder;
+
+pub use pieces::Cuts;
+pub use words::Pattern;
 
 /// What ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -25,17 +53,60 @@ pub const MIN_VOCAB_SIZE: usize = 257;
 /// The largest vocabulary.
 pub const MAX_VOCAB_SIZE: usize = 1 << 24;
 
-/// A pair is merged only if it occurs so often: one that occurs once teaches nothing.
-const MIN_FREQUENCY: u64 = 2;
-/// Text is encoded in pieces of about this size, which bounds memory and lets a long document use all cores.
-const PIECE_BYTES: usize = 32 << 10;
-/// Where no harmless place to cut turns up, a piece ends here anyway.
-const LONGEST_PIECE_BYTES: usize = 4 * PIECE_BYTES;
-
-/// A trained tokenizer.
+/// A tokenizer, trained or read.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    engine: Engine,
+    cuts: Cuts,
+}
+
+/// Who turns text into tokens. The tokens are the same.
+#[derive(Clone)]
+pub enum Engine {
+    /// The encoder of this crate.
+    Own(OwnEngine),
+    /// The `tokenizers` crate.
+    Crate {
+        /// What the tokenizer asks for that the encoder of this crate does not do.
+        because: String,
+    },
+}
+
+/// The encoder of this crate, and when not to use it.
+#[derive(Clone)]
+pub struct OwnEngine {
+    encoder: Arc<Encoder>,
+    /// Finds tokens that were added to the model's. A text with one is left to the `tokenizers` crate.
+    added: Option<AhoCorasick>,
+}
+
+impl OwnEngine {
+    /// How text is cut in words.
+    #[must_use]
+    pub fn pattern(&self) -> Pattern {
+        self.encoder.pattern()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(own) => write!(f, "own encoder, {:?}", own.pattern()),
+            Self::Crate { because } => write!(f, "tokenizers crate, because {because}"),
+        }
+    }
+}
+
+/// How much a text is: what tokens per byte or per word are computed from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+    /// Words between white space, as fertility is defined by (Ács, 2019).
+    pub words: u64,
+    /// Tokens, without an end.
+    pub tokens: u64,
 }
 
 impl Tokenizer {
@@ -46,21 +117,9 @@ impl Tokenizer {
     /// If the texts do not yield so many tokens.
     pub fn train(texts: &[String], vocab_size: usize) -> Result<Self, DataError> {
         let failed = failed("train the tokenizer");
-        let byte_level = ByteLevel::new(false, false, true);
-        let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel> =
-            TokenizerImpl::new(BPE::default());
-        tokenizer
-            .with_pre_tokenizer(Some(byte_level))
-            .with_decoder(Some(byte_level));
-        let mut trainer = BpeTrainer::builder()
-            .vocab_size(vocab_size)
-            .min_frequency(MIN_FREQUENCY)
-            .show_progress(false)
-            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
-            .build();
-        let all: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
-        tokenizer.train(&mut trainer, all.into_iter()).map_err(&failed)?;
+        let cut = |text| pieces::pieces(text, Cuts::AlsoWithinWords);
+        let all: Vec<&str> = texts.iter().flat_map(|text| cut(text)).collect();
+        let tokenizer = train::train(&all, vocab_size).map_err(&failed)?;
         let tokenizer = Self::from_json(&tokenizer.to_string(false).map_err(&failed)?)?;
         let reached = tokenizer.vocab_size();
         if reached != vocab_size {
@@ -74,20 +133,56 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Reads Hugging Face's `tokenizer.json`.
+    /// Reads a `tokenizer.json` that [`Tokenizer::to_json`] wrote of a trained tokenizer.
     ///
     /// # Errors
     /// If it is none, or its token 0 is not [`END_OF_TEXT`].
     pub fn from_json(json: &str) -> Result<Self, DataError> {
-        let failed = failed("read the tokenizer");
-        let mut inner: tokenizers::Tokenizer = json.parse().map_err(&failed)?;
-        if inner.token_to_id(END_OF_TEXT) != Some(END_OF_TEXT_ID) {
-            return Err(failed(
+        let mut tokenizer = Self::from_hugging_face(json)?;
+        if tokenizer.token_id(END_OF_TEXT) != Some(END_OF_TEXT_ID) {
+            return Err(failed("read the tokenizer")(
                 format!("token {END_OF_TEXT_ID} is not {END_OF_TEXT}").into(),
             ));
         }
+        tokenizer.cuts = Cuts::AlsoWithinWords;
+        Ok(tokenizer)
+    }
+
+    /// Reads any Hugging Face `tokenizer.json`. Limits of length, padding and special tokens around a text
+    /// are left aside; text that spells a special token is text.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn from_hugging_face(json: &str) -> Result<Self, DataError> {
+        let failed = failed("read the tokenizer");
+        let mut inner: tokenizers::Tokenizer = json.parse().map_err(&failed)?;
         inner.set_encode_special_tokens(true);
-        Ok(Self { inner })
+        inner.with_truncation(None).map_err(&failed)?;
+        inner.with_padding(None);
+        let own = config::encoder(json, &inner).and_then(|encoder| {
+            Ok(Engine::Own(OwnEngine {
+                encoder: Arc::new(encoder),
+                added: config::added_tokens(&inner)?,
+            }))
+        });
+        Ok(Self {
+            engine: own.unwrap_or_else(|because| Engine::Crate { because }),
+            inner,
+            cuts: Cuts::BetweenWords,
+        })
+    }
+
+    /// The same tokenizer, which cuts long text elsewhere. A tokenizer cuts [`Cuts::AlsoWithinWords`] if it
+    /// was trained here, else [`Cuts::BetweenWords`].
+    #[must_use]
+    pub fn with_cuts(self, cuts: Cuts) -> Self {
+        Self { cuts, ..self }
+    }
+
+    /// Who turns text into tokens.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Reads a `tokenizer.json` file.
@@ -113,16 +208,41 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The id of a token, special ones included.
+    #[must_use]
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The tokens of a text, without an end.
     ///
     /// # Errors
     /// None that is known of.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let mut tokens = Vec::with_capacity(text.len() / 2);
-        for piece in pieces(text) {
-            tokens.extend(self.encode_piece(piece)?);
+        let mut tokens = Vec::with_capacity(text.len() / 3);
+        for piece in self.pieces(text) {
+            self.encode_piece(piece, &mut tokens)?;
         }
         Ok(tokens)
+    }
+
+    /// Counts the tokens of a text, and what they are compared with.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn count(&self, text: &str) -> Result<Counts, DataError> {
+        let mut counts = Counts {
+            bytes: text.len() as u64,
+            words: text.split_whitespace().count() as u64,
+            tokens: 0,
+        };
+        let mut tokens = Vec::new();
+        for piece in self.pieces(text) {
+            tokens.clear();
+            self.encode_piece(piece, &mut tokens)?;
+            counts.tokens += tokens.len() as u64;
+        }
+        Ok(counts)
     }
 
     /// The tokens of many texts, in parallel, each as one or more runs to be read one after the other.
@@ -132,12 +252,17 @@ impl Tokenizer {
         stop: Stop<'_>,
     ) -> Result<Vec<Vec<Vec<u32>>>, DataError> {
         let all: Vec<(usize, &str)> = texts
-            .iter()
+            .par_iter()
             .enumerate()
-            .flat_map(|(i, text)| pieces(text).map(move |piece| (i, piece)))
+            .flat_map_iter(|(i, text)| self.pieces(text).map(move |piece| (i, piece)))
             .collect();
-        let encode = |(_, piece): &(usize, &str)| stop.check().and_then(|()| self.encode_piece(piece));
-        let encoded: Vec<Vec<u32>> = all.par_iter().map(encode).collect::<Result<_, _>>()?;
+        let encode = |(_, piece): &(usize, &str)| {
+            stop.check()?;
+            let mut tokens = Vec::new();
+            self.encode_piece(piece, &mut tokens)?;
+            Ok(tokens)
+        };
+        let encoded: Vec<Vec<u32>> = all.par_iter().map(encode).collect::<Result<_, DataError>>()?;
         let mut runs = vec![Vec::new(); texts.len()];
         for ((i, _), tokens) in all.iter().zip(encoded) {
             runs[*i].push(tokens);
@@ -145,9 +270,36 @@ impl Tokenizer {
         Ok(runs)
     }
 
-    fn encode_piece(&self, piece: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = self.inner.encode_fast(piece, false).map_err(failed("tokenize"))?;
-        Ok(encoding.get_ids().to_vec())
+    /// The pieces of a text that are tokenized one by one. A text that is left to the `tokenizers` crate is
+    /// one, unless a trained tokenizer is: what a tokenizer that is not known does across a cut, none can say.
+    fn pieces<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> + use<'t> {
+        let whole = self.cuts == Cuts::BetweenWords && self.own(text).is_none();
+        let cut = (!whole).then(|| pieces::pieces(text, self.cuts));
+        let uncut = (whole && !text.is_empty()).then_some(text);
+        cut.into_iter().flatten().chain(uncut)
+    }
+
+    /// The encoder of this crate, if it gives the tokens of `text`.
+    fn own(&self, text: &str) -> Option<&Encoder> {
+        match &self.engine {
+            Engine::Own(OwnEngine { encoder, added }) => {
+                let fits = u32::try_from(text.len()).is_ok();
+                let plain = added.as_ref().is_none_or(|added| !added.is_match(text));
+                (fits && plain).then_some(encoder)
+            }
+            Engine::Crate { .. } => None,
+        }
+    }
+
+    fn encode_piece(&self, piece: &str, tokens: &mut Vec<u32>) -> Result<(), DataError> {
+        match self.own(piece) {
+            Some(encoder) => encoder.encode(piece, tokens),
+            None => {
+                let encoding = self.inner.encode_fast(piece, false).map_err(failed("tokenize"))?;
+                tokens.extend_from_slice(encoding.get_ids());
+            }
+        }
+        Ok(())
     }
 
     /// The text of `tokens`. Bytes that are not UTF-8, as where a character is cut in two, become U+FFFD.
@@ -166,32 +318,9 @@ fn failed(action: &'static str) -> impl Fn(tokenizers::Error) -> DataError {
     }
 }
 
-/// Cuts a text in pieces that tokenize, one after the other, as the whole does: it is cut only behind a line
-/// break that stands alone between two characters that are not white space, where no word of the pattern can
-/// reach across. Only a text without such a place for a long while is cut elsewhere.
-fn pieces(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let (piece, after) = rest.split_at(piece_len(rest));
-        rest = after;
-        (!piece.is_empty()).then_some(piece)
-    })
-}
-
-fn piece_len(text: &str) -> usize {
-    if text.len() <= PIECE_BYTES {
-        return text.len();
-    }
-    let bytes = text.as_bytes();
-    let end = LONGEST_PIECE_BYTES.min(bytes.len() - 1);
-    let solid = |byte: u8| byte.is_ascii_graphic();
-    (PIECE_BYTES..end)
-        .find(|&i| bytes[i - 1] == b'\n' && solid(bytes[i - 2]) && solid(bytes[i]))
-        .unwrap_or_else(|| text.floor_char_boundary(LONGEST_PIECE_BYTES))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::pieces::{LONGEST_PIECE_BYTES, PIECE_BYTES};
     use super::*;
     use proptest::prelude::*;
     use std::sync::LazyLock;
@@ -203,7 +332,13 @@ mod tests {
     });
 
     fn whole(text: &str) -> Vec<u32> {
-        TOKENIZER.encode_piece(text).unwrap()
+        let mut tokens = Vec::new();
+        TOKENIZER.encode_piece(text, &mut tokens).unwrap();
+        tokens
+    }
+
+    fn pieces(text: &str) -> impl Iterator<Item = &str> {
+        pieces::pieces(text, Cuts::AlsoWithinWords)
     }
 
     #[test]

@@ -1,0 +1,121 @@
+//! A dataset from a spec: phases of tasks, each done once, whenever whoever did them died.
+//!
+//! | phase | its tasks | leaves |
+//! |---|---|---|
+//! | `documents` | one a unit of input | what is kept and dropped of it, and what it looks like to the next phases |
+//! | `duplicates` | one a band, one for exact ones, then one that joins them | which documents go |
+//! | `passages` | one a unit, then one | which paragraphs go |
+//! | `sample` | one a unit, then one that trains | the tokenizer |
+//! | `tokens` | one a unit | tokens and rows |
+//!
+//! What is left is put together in the order of the units, into the dataset, in one pass that only copies.
+
+mod assemble;
+mod documents;
+mod dropped;
+mod duplicates;
+mod kept;
+mod mix;
+mod run;
+mod sample;
+mod tokens;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use lockstep_data::manifest::{FILE_NAME, Manifest};
+
+use crate::error::CurateError;
+use crate::progress::Progress;
+use crate::records::read_json;
+use crate::report::Report;
+use crate::screen::Screen;
+use crate::spec::Spec;
+use crate::work::{Key, Work};
+use run::Run;
+
+pub use mix::Share;
+
+/// What tells whether a folder holds what a spec describes: the fingerprint of spec and input.
+const BUILD_FILE: &str = "build.txt";
+const REPORT_FILE: &str = "report.json";
+
+/// What a build left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Built {
+    /// What is in it, and what is not.
+    pub report: Report,
+    /// The dataset's manifest, if tokens were made.
+    pub manifest: Option<Manifest>,
+    /// Whether it was there before, built from the same input with the same spec.
+    pub reused: bool,
+}
+
+/// Builds what `spec` describes into the folder `out`, which must not exist, or be empty, or hold just that.
+///
+/// Runs on rayon's current pool. What is done is kept in the folder `OUT.work` beside it, where the same call goes on after
+/// it was interrupted or killed, and which is gone at the end.
+///
+/// # Errors
+/// As [`CurateError`] tells; what is done so far stays.
+pub fn build(spec: &Spec, out: &Path, progress: &Progress) -> Result<Built, CurateError> {
+    spec.check()
+        .map_err(|problem| CurateError::Spec { path: None, problem })?;
+    let input = documents::Input::list(spec)?;
+    let fingerprint = Key::new("build", spec, &[&input.key])?.to_string();
+    if let Some(standing) = standing(out, &fingerprint)? {
+        return Ok(standing);
+    }
+    let mut run = Run::new(spec, out, progress, fingerprint);
+    let work = Work::open(&run.work_folder()?)?;
+    let screen = Screen::new(spec)?;
+    let documents = run.phase("read and filter", |run| {
+        documents::run(run, &work, &input, &screen)
+    })?;
+    let duplicates = run.phase("find duplicates", |run| duplicates::run(run, &work, &documents))?;
+    let kept = run.phase("find passages", |run| {
+        kept::run(run, &work, documents, duplicates)
+    })?;
+    let learned = run.phase("learn the tokenizer", |run| sample::run(run, &work, &kept))?;
+    let tokens = run.phase("tokenize", |run| {
+        tokens::run(run, &work, &kept, &learned, &screen)
+    })?;
+    let built = run.phase("write", |run| {
+        assemble::run(run, &screen, &kept, &learned, &tokens)
+    })?;
+    work.remove()?;
+    Ok(built)
+}
+
+/// What stands at `out` already, if it is what is wanted; none if nothing stands there.
+fn standing(out: &Path, fingerprint: &str) -> Result<Option<Built>, CurateError> {
+    let occupied = |holds| {
+        Err(CurateError::Occupied {
+            path: out.to_owned(),
+            holds,
+        })
+    };
+    match fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => return Ok(None),
+        Ok(false) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return occupied("is a file"),
+        Err(error) => return Err(CurateError::io("read folder", out, error)),
+    }
+    match fs::read_to_string(out.join(BUILD_FILE)) {
+        Ok(found) if found == fingerprint => {}
+        Ok(_) => return occupied("holds what was built with another spec or from other input"),
+        Err(_) => return occupied("holds files that no build of this kind wrote"),
+    }
+    let manifest = out
+        .join(FILE_NAME)
+        .exists()
+        .then(|| Manifest::read(out))
+        .transpose()?;
+    Ok(Some(Built {
+        report: read_json(&out.join(REPORT_FILE))?,
+        manifest,
+        reused: true,
+    }))
+}

@@ -1,0 +1,75 @@
+//! A document, where it comes from, and what is left out with a reason.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a document comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// The source's name in the spec.
+    pub source: Arc<str>,
+    /// The file, as its path inside the source with `/` between the parts: the same on every machine. A backslash is
+    /// doubled, and control characters and bytes that are not UTF-8 are written `\xNN`.
+    pub file: Arc<str>,
+    /// Which record of the file: row or WARC record, from 0; 0 where a file is one document. Lines of JSONL, which nobody
+    /// counts since a large file is read from many places at once, have their offset here too.
+    pub record: u64,
+    /// Where the record begins in the file, in bytes after decompression; 0 where a file is one document, and for Parquet.
+    pub offset: u64,
+}
+
+impl Origin {
+    /// The document's name: `source/file#record`, without the record where it is the first.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let Self {
+            source, file, record, ..
+        } = self;
+        if *record == 0 {
+            format!("{source}/{file}")
+        } else {
+            format!("{source}/{file}#{record}")
+        }
+    }
+}
+
+/// A document as it is read, and as it goes on from stage to stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The text.
+    pub text: String,
+    /// The record's own id, if it has one.
+    pub id: Option<String>,
+    /// Its address, if the record has one.
+    pub url: Option<String>,
+    /// The language that the record or the source claims, if one does; not the identified one.
+    pub language: Option<String>,
+    /// The licence that the record or the source states: an SPDX expression, or whatever stands there.
+    pub licence: Option<String>,
+    /// Opt-outs that the record states, such as `noai` or `tdm-reservation`.
+    pub opt_outs: Vec<String>,
+    /// When it was made, as the record says.
+    pub created: Option<String>,
+    /// Whether it is source code, which has filters of its own.
+    pub is_code: bool,
+}
+
+/// A record or document that is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Where it came from.
+    pub origin: Origin,
+    /// The stage that dropped it.
+    pub stage: Cow<'static, str>,
+    /// Why, as a short code that reports count by, such as `gopher.words`.
+    pub reason: Cow<'static, str>,
+    /// What exactly: value and bound, or the reader's error. Never a private text.
+    pub detail: String,
+    /// Of a duplicate, the ordinal of the document that stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
+}

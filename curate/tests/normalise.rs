@@ -1,0 +1,80 @@
+//! Normalisation and decoding of text that nobody here wrote.
+
+#[expect(dead_code, reason = "not all of it is used here")]
+#[path = "language/texts.rs"]
+mod texts;
+
+use encoding_rs::{Encoding, WINDOWS_1252};
+use lockstep_curate::normalise::{Settings, decode, normalise};
+
+use texts::declarations;
+
+#[test]
+fn declarations_are_no_mojibake_and_are_mended_when_made_so() {
+    let Some(declarations) = declarations() else {
+        return;
+    };
+    let settings = Settings::default();
+    let (mut mended, mut bytes) = (0, 0);
+    for declaration in &declarations {
+        let text = declaration.paragraphs.join("\n");
+        let normal = normalise(&text, &settings);
+        assert_eq!(normal.changes.mojibake, 0, "{}", declaration.name);
+        assert_eq!(
+            normalise(&normal.text, &settings).changes.total(),
+            0,
+            "{}",
+            declaration.name
+        );
+        let (misread, _) = WINDOWS_1252.decode_without_bom_handling(normal.text.as_bytes());
+        if normalise(&misread, &settings).text == normal.text {
+            mended += 1;
+        } else {
+            println!("{} stays as it was misread, or in part", declaration.name);
+        }
+        bytes += text.len();
+    }
+    println!(
+        "{mended} of {} misread declarations, of {bytes} bytes in all, are mended",
+        declarations.len()
+    );
+    assert_eq!(mended, declarations.len());
+}
+
+#[test]
+fn declarations_in_old_encodings_are_decoded() {
+    let Some(declarations) = declarations() else {
+        return;
+    };
+    for (names, label) in [
+        (
+            &["fra", "deu_1996", "spa", "swe", "dan", "ita", "nld"][..],
+            "windows-1252",
+        ),
+        (&["pol", "ces", "hun", "slk", "hrv"], "windows-1250"),
+        (&["rus", "ukr", "bul"], "windows-1251"),
+        (&["ell_monotonic"], "windows-1253"),
+        (&["heb"], "windows-1255"),
+        (&["jpn"], "Shift_JIS"),
+        (&["jpn"], "EUC-JP"),
+        (&["kor"], "EUC-KR"),
+        (&["cmn_hans"], "GBK"),
+        (&["cmn_hant"], "Big5"),
+        (&["tha"], "windows-874"),
+    ] {
+        for name in names {
+            let declaration = declarations.iter().find(|one| one.name == *name).unwrap();
+            let encoding = Encoding::for_label(label.as_bytes()).unwrap();
+            // What the encoding has no character for was not written in it.
+            let has = |c: &char| !encoding.encode(c.encode_utf8(&mut [0; 4])).2;
+            let text: String = declaration.paragraphs.join("\n").chars().filter(has).collect();
+            let (bytes, _, _) = encoding.encode(&text);
+            let decoded = decode(&bytes, &Settings::default()).unwrap();
+            assert!(
+                decoded.text == text,
+                "{name} in {label} is read as {}",
+                decoded.encoding
+            );
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Sources are read as documents, whatever is wrong with them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod bad_input;
+mod fuzz;
+mod sources;
+mod support;
+mod units;
