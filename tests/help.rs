@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 36] = [
+const VERBS: [(&str, &[&str]); 47] = [
     (
         "demo",
         &[
@@ -60,15 +60,30 @@ const VERBS: [(&str, &[&str]); 36] = [
     ("undrain", &["have ranks again", "<NODE>"]),
     ("validate", &["Check a spec", "All problems are told at once"]),
     ("presets", &["model presets"]),
-    ("data", &["Build and check datasets", "build", "verify"]),
+    (
+        "data",
+        &["from raw text", "build", "dedup", "pii", "show", "diff", "verify"],
+    ),
     (
         "data build",
         &[
-            "Nothing half-written stays behind",
+            "goes on where it stopped",
+            "[[source]]",
             "--vocab-size",
             "--max-megabytes",
         ],
     ),
+    ("data read", &["any format", "[PATH]...", "--out"]),
+    ("data normalise", &["Unicode form C", "--out"]),
+    ("data language", &["Identify languages", "--spec"]),
+    ("data licence", &["opt-outs", "--spec"]),
+    ("data quality", &["Gopher, C4, FineWeb", "--spec"]),
+    ("data decontaminate", &["evaluation sets", "--spec"]),
+    ("data pii", &["redact private data", "--spec"]),
+    ("data dedup", &["there twice, or nearly", "--spec"]),
+    ("data bias", &["Audit whom the text speaks of", "--spec"]),
+    ("data show", &["provenance and scores", "--document"]),
+    ("data diff", &["between two datasets"]),
     ("data verify", &["against its digest", "<DATASET>"]),
     (
         "checkpoint",

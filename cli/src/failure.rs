@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use lockstep_coordinator::jsonl::JsonlError;
+use lockstep_curate::CurateError;
 use lockstep_data::{DataError, ErrorKind};
 use lockstep_engine::spec::SpecError;
 use lockstep_trainer::TrainerError;
@@ -84,6 +85,16 @@ fn code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(code_of).unwrap_or(1)
 }
 
+fn of_kind(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Input | ErrorKind::Output => 3,
+        ErrorKind::Permission | ErrorKind::Storage => 7,
+        ErrorKind::Damaged => 6,
+        ErrorKind::Interrupted => INTERRUPTED,
+        ErrorKind::System => 1,
+    }
+}
+
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(failure) = cause.downcast_ref::<Failure>() {
         return Some(match failure {
@@ -97,12 +108,12 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(2);
     }
     if let Some(data) = cause.downcast_ref::<DataError>() {
-        return Some(match data.kind() {
-            ErrorKind::Input | ErrorKind::Output => 3,
-            ErrorKind::Permission | ErrorKind::Storage => 7,
-            ErrorKind::Damaged => 6,
-            ErrorKind::Interrupted => INTERRUPTED,
-            ErrorKind::System => 1,
+        return Some(of_kind(data.kind()));
+    }
+    if let Some(curate) = cause.downcast_ref::<CurateError>() {
+        return Some(match curate {
+            CurateError::Spec { .. } => 2,
+            other => of_kind(other.kind()),
         });
     }
     if let Some(lines) = cause.downcast_ref::<JsonlError>() {

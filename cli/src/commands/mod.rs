@@ -63,7 +63,7 @@ enum Command {
     Validate(spec::ValidateArgs),
     /// List the model presets.
     Presets,
-    /// Build and check datasets.
+    /// Build datasets from raw text, and look into them.
     #[command(subcommand)]
     Data(data::Command),
     /// List, verify, prune and export checkpoints.

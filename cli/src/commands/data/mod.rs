@@ -1,40 +1,77 @@
-//! `data build`, `data verify`.
+//! `data build`, the stages as verbs of their own, `data show`, `data diff`, `data verify`.
+
+mod curate;
+mod diff;
+mod show;
 
 use std::path::{Path, PathBuf};
 
+use lockstep_curate::Stage;
 use lockstep_data::{BuildOptions, Built, Corpus, Dataset};
 
 use crate::interrupt;
 use crate::output::{Format, count};
 use crate::progress::Progress;
 
-/// Build and check datasets.
+/// Build datasets from raw text, and look into them.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Build(BuildArgs),
+    /// Read files of any format as documents.
+    Read(curate::StageArgs),
+    /// Make text uniform: Unicode form C, control characters, broken encodings.
+    Normalise(curate::StageArgs),
+    /// Identify languages, and filter by them.
+    Language(curate::StageArgs),
+    /// Filter by licence, opt-outs and exclusion lists.
+    Licence(curate::StageArgs),
+    /// Score and filter quality: Gopher, C4, FineWeb, code.
+    Quality(curate::StageArgs),
+    /// Find text of evaluation sets.
+    Decontaminate(curate::StageArgs),
+    /// Find and redact private data.
+    Pii(curate::StageArgs),
+    /// Drop documents that are there twice, or nearly.
+    Dedup(curate::StageArgs),
+    /// Audit whom the text speaks of, and whom filters drop.
+    Bias(curate::StageArgs),
+    Show(show::Args),
+    Diff(diff::Args),
     Verify(VerifyArgs),
 }
 
-/// Build a dataset from a folder of text.
+/// Build a dataset from a spec, or from a folder of text.
 ///
-/// Exact duplicates and what is not UTF-8 are left out and counted; 1% of the documents are held out by content.
-/// The same text and options give the same bytes. Nothing half-written stays behind.
+/// From a spec: reads text, Markdown, HTML, source code, JSONL, CSV, Parquet and WARC; makes it uniform; filters by
+/// language, licence and quality; drops duplicates; redacts private data; trains or loads a tokenizer; and writes tokens
+/// with the provenance of each document, what was dropped and why, and a report. The least spec is
+///
+///   [[source]]
+///   name = "web"
+///   path = "raw/*.jsonl.gz"
+///
+/// Interrupted or killed, the same command goes on where it stopped. The same spec and input give the same bytes.
+///
+/// From a folder: every UTF-8 file is a document; exact duplicates are left out; 1% is held out.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
-    /// The folder of text.
-    #[arg(long, value_name = "DIR", required_unless_present = "cargo_registry")]
+    /// The spec.
+    #[arg(value_name = "SPEC", required_unless_present_any = ["corpus", "cargo_registry"])]
+    spec: Option<PathBuf>,
+    /// A folder of text, instead of a spec.
+    #[arg(long, value_name = "DIR", conflicts_with = "spec")]
     corpus: Option<PathBuf>,
-    /// Take the Rust and Markdown sources in cargo's own registry instead.
-    #[arg(long, conflicts_with = "corpus")]
+    /// The Rust and Markdown sources in cargo's own registry, instead of a spec.
+    #[arg(long, conflicts_with_all = ["corpus", "spec"])]
     cargo_registry: bool,
     /// The folder that becomes the dataset.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Tokens in the vocabulary.
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    /// Tokens in the vocabulary; a spec has it under `[tokenizer]`.
+    #[arg(long, value_name = "N", default_value_t = 1024, conflicts_with = "spec")]
     vocab_size: usize,
     /// Use a uniform sample of whole documents of at most so many MB.
-    #[arg(long, value_name = "MB")]
+    #[arg(long, value_name = "MB", conflicts_with = "spec")]
     max_megabytes: Option<u64>,
 }
 
@@ -47,6 +84,11 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) fn run(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
+        Command::Build(BuildArgs {
+            spec: Some(spec),
+            out,
+            ..
+        }) => curate::build(&spec, &out, format),
         Command::Build(args) => {
             let corpus = args.corpus.map_or(Corpus::CargoRegistry(None), Corpus::Folder);
             let max_bytes = args
@@ -59,6 +101,17 @@ pub(crate) fn run(command: Command, format: Format) -> anyhow::Result<()> {
             let built = build(&options, format)?;
             format.print(&built.manifest, |_| describe(&args.out, &built))
         }
+        Command::Read(args) => curate::stage(Stage::Read, args, format),
+        Command::Normalise(args) => curate::stage(Stage::Normalise, args, format),
+        Command::Language(args) => curate::stage(Stage::Language, args, format),
+        Command::Licence(args) => curate::stage(Stage::Licence, args, format),
+        Command::Quality(args) => curate::stage(Stage::Quality, args, format),
+        Command::Decontaminate(args) => curate::stage(Stage::Decontaminate, args, format),
+        Command::Pii(args) => curate::stage(Stage::Pii, args, format),
+        Command::Dedup(args) => curate::stage(Stage::Dedup, args, format),
+        Command::Bias(args) => curate::stage(Stage::Bias, args, format),
+        Command::Show(args) => show::run(&args, format),
+        Command::Diff(args) => diff::run(&args, format),
         Command::Verify(args) => {
             let dataset = Dataset::open(&args.dataset)?;
             dataset.verify()?;
