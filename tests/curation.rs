@@ -230,7 +230,15 @@ fn one_stage_alone() {
         .code(0);
     let report: Value = serde_json::from_str(&again.out).unwrap();
     assert_eq!(dropped(&report, "dedup", "dedup.exact"), 1, "{report:#}");
-    for folder in ["clean", "unique"] {
+    // Settings need no sources; without the exact ones, MinHash finds them all the same.
+    fs::write(place.path("near.toml"), "[dedup]\nexact = false\n").unwrap();
+    let near = place
+        .run("data dedup raw/a.jsonl --spec near.toml --out near -o json")
+        .code(0);
+    let report: Value = serde_json::from_str(&near.out).unwrap();
+    assert_eq!(dropped(&report, "dedup", "dedup.near"), 2, "{report:#}");
+    assert_eq!(dropped(&report, "dedup", "dedup.exact"), 0, "{report:#}");
+    for folder in ["clean", "unique", "near"] {
         for file in ["report.html", "report.json", "dropped.parquet", "spec.toml"] {
             assert!(
                 place.path(&format!("{folder}/{file}")).exists(),

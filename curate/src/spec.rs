@@ -322,14 +322,11 @@ impl Spec {
         Stage::ALL.into_iter().filter(|&stage| self.runs(stage)).collect()
     }
 
-    /// Whether all values are within their bounds.
+    /// Whether all values are within their bounds; not whether there is a source, as a spec may be of settings alone.
     ///
     /// # Errors
     /// The first that is not: field, value and bound.
     pub fn check(&self) -> Result<(), String> {
-        if self.sources.is_empty() {
-            return Err("source: there is none; add a [[source]] with `name` and `path`".to_owned());
-        }
         let mut names: Vec<&str> = self.sources.iter().map(|source| source.name.as_ref()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {

@@ -92,16 +92,14 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Resu
             let out = folder.join(DROPS);
             let verify = near.as_ref().and_then(verify).zip(parts.as_ref());
             let verify = verify.map(|(threshold, parts)| (parts, threshold));
-            match task {
-                0 => dedup::drops(
-                    digests.documents(),
-                    edges.get(..1).unwrap_or_default(),
-                    None,
-                    digests.ranks(),
-                    &out,
-                )?,
-                _ => dedup::drops(digests.documents(), &edges, verify, digests.ranks(), &out)?,
+            let (same, near) = edges.split_at(1.min(edges.len()));
+            let (edges, verify) = match (task, exact) {
+                (0, true) => (same, None),
+                (0, false) => (&[][..], None),
+                (_, true) => (&*edges, verify),
+                (_, false) => (near, verify),
             };
+            dedup::drops(digests.documents(), edges, verify, digests.ranks(), &out)?;
             run.progress.advance(1);
             Ok(())
         },

@@ -60,8 +60,12 @@ pub struct Built {
 /// # Errors
 /// As [`CurateError`] tells; what is done so far stays.
 pub fn build(spec: &Spec, out: &Path, progress: &Progress) -> Result<Built, CurateError> {
-    spec.check()
-        .map_err(|problem| CurateError::Spec { path: None, problem })?;
+    let wrong = |problem| CurateError::Spec { path: None, problem };
+    spec.check().map_err(wrong)?;
+    if spec.sources.is_empty() {
+        let problem = "source: there is none; add a [[source]] with `name` and `path`";
+        return Err(wrong(problem.to_owned()));
+    }
     let input = documents::Input::list(spec)?;
     let fingerprint = Key::new("build", spec, &[&input.key])?.to_string();
     if let Some(standing) = standing(out, &fingerprint)? {
