@@ -1,7 +1,5 @@
 //! The pipeline: read, choose, hold out, train the tokenizer, tokenize, write.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -16,7 +14,7 @@ use crate::progress::{Monitor, Progress, Stage};
 use crate::scan::{Document, Listing, scan};
 use crate::select::{hold_out, tokenizer_sample, within_budget};
 use crate::skip::Skipped;
-use crate::staging::Staging;
+use crate::staging::{Staging, is_free, resolve};
 use crate::tokenizer::{MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, Tokenizer};
 use crate::write::write;
 use crate::writer::DatasetWriter;
@@ -190,14 +188,6 @@ pub fn build(
     })
 }
 
-/// Follows `out` where it is a symbolic link, so that the rename replaces what it points to.
-fn resolve(out: &Path) -> Result<PathBuf, DataError> {
-    if !out.is_symlink() {
-        return Ok(out.to_owned());
-    }
-    fs::canonicalize(out).map_err(|error| DataError::io("follow symbolic link", out, error))
-}
-
 /// The dataset that stands at `out`, if it is the wanted one; none if nothing stands there.
 fn standing(
     out: &Path,
@@ -211,14 +201,8 @@ fn standing(
             holds,
         })
     };
-    match fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => return Ok(None),
-        Ok(false) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return occupied("is a file".to_owned());
-        }
-        Err(error) => return Err(DataError::io("read folder", out, error)),
+    if is_free(out)? {
+        return Ok(None);
     }
     let manifest = match Dataset::open(out) {
         Ok(dataset) => dataset.manifest().clone(),

@@ -15,6 +15,33 @@ use crate::manifest::FileRecord;
 
 const LOCK_FILE: &str = ".lock";
 
+/// Follows `out` where it is a symbolic link, so that the rename replaces what it points to.
+///
+/// # Errors
+/// If the link leads nowhere.
+pub fn resolve(out: &Path) -> Result<PathBuf, DataError> {
+    if !out.is_symlink() {
+        return Ok(out.to_owned());
+    }
+    fs::canonicalize(out).map_err(|error| DataError::io("follow symbolic link", out, error))
+}
+
+/// Whether a dataset may be put at `out`: nothing stands there, or an empty folder.
+///
+/// # Errors
+/// If a file stands there, or the folder cannot be read.
+pub fn is_free(out: &Path) -> Result<bool, DataError> {
+    match fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
+        Ok(is_empty) => Ok(is_empty),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(DataError::Occupied {
+            path: out.to_owned(),
+            holds: "is a file".to_owned(),
+        }),
+        Err(error) => Err(DataError::io("read folder", out, error)),
+    }
+}
+
 /// A dataset that is being written. Dropped without [`Staging::publish`], it leaves nothing.
 #[derive(Debug)]
 pub struct Staging {

@@ -21,10 +21,10 @@ mod sample;
 mod tokens;
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use lockstep_data::manifest::{FILE_NAME, Manifest};
+use lockstep_data::staging::{is_free, resolve};
 
 use crate::error::CurateError;
 use crate::progress::Progress;
@@ -66,6 +66,7 @@ pub fn build(spec: &Spec, out: &Path, progress: &Progress) -> Result<Built, Cura
         let problem = "source: there is none; add a [[source]] with `name` and `path`";
         return Err(wrong(problem.to_owned()));
     }
+    let out = &resolve(out)?;
     let input = documents::Input::list(spec)?;
     let fingerprint = Key::new("build", spec, &[&input.key])?.to_string();
     if let Some(standing) = standing(out, &fingerprint)? {
@@ -100,12 +101,8 @@ fn standing(out: &Path, fingerprint: &str) -> Result<Option<Built>, CurateError>
             holds,
         })
     };
-    match fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => return Ok(None),
-        Ok(false) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return occupied("is a file"),
-        Err(error) => return Err(CurateError::io("read folder", out, error)),
+    if is_free(out)? {
+        return Ok(None);
     }
     match fs::read_to_string(out.join(BUILD_FILE)) {
         Ok(found) if found == fingerprint => {}
