@@ -282,6 +282,30 @@ fn what_is_wrong_with_a_spec_is_said_with_its_line() {
 }
 
 #[test]
+fn too_little_text_for_the_vocabulary() {
+    let place = place();
+    fs::write(
+        place.path("spec.toml"),
+        SPEC.replace("vocab_size = 300", "vocab_size = 9000"),
+    )
+    .unwrap();
+    place
+        .run("data build spec.toml --out out")
+        .code(2)
+        .says(&["tokenizer.vocab_size = 9000", "lower it to at most"]);
+}
+
+#[test]
+fn a_link_is_followed_to_where_the_dataset_goes() {
+    let place = place();
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(place.path("elsewhere"), place.path("out")).unwrap();
+    built(&place, "out");
+    assert!(place.path("out").is_symlink(), "the link stays");
+    assert!(place.path("elsewhere/dataset.json").exists());
+}
+
+#[test]
 fn nothing_is_left_after_filters() {
     let place = place();
     fs::write(

@@ -129,7 +129,7 @@ fn learn(
                     texts.push(text?);
                 }
             }
-            let tokenizer = Tokenizer::train(&texts, run.spec.tokenizer.vocab_size)?;
+            let tokenizer = Tokenizer::train(&texts, run.spec.tokenizer.vocab_size).map_err(too_small)?;
             let mut file = TaskFile::create(folder.join(TOKENIZER))?;
             file.put(tokenizer.to_json()?.as_bytes())?;
             run.progress.advance(1);
@@ -137,4 +137,23 @@ fn learn(
         },
     )?;
     Tokenizer::open(&phase.task(0).join(TOKENIZER)).map_err(DataError::into)
+}
+
+/// That a sample yields too few tokens, in the words of this spec rather than of a job's.
+fn too_small(error: DataError) -> CurateError {
+    let DataError::CorpusTooSmall {
+        vocab_size,
+        reached,
+        sample_bytes,
+    } = error
+    else {
+        return error.into();
+    };
+    CurateError::Spec {
+        path: None,
+        problem: format!(
+            "tokenizer.vocab_size = {vocab_size}: the {sample_bytes} bytes of text that teach it yield {reached} \
+             tokens; lower it to at most {reached}, raise tokenizer.sample_bytes, or add text"
+        ),
+    }
 }
