@@ -148,9 +148,6 @@ impl Election {
         let is_vacant = leader.is_none();
         self.leader = leader.filter(|url| *url != self.url);
         let known = self.leader.clone();
-        if let (Some(leader), Role::Standby { .. }) = (&known, &*self.roles.borrow()) {
-            tracing::info!("{leader} leads; this coordinator stands by");
-        }
         self.roles.send_if_modified(|role| match role {
             Role::Standby { leader } if *leader != known => {
                 *leader = known;
