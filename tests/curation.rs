@@ -1,7 +1,11 @@
 //! From raw text to a dataset, by way of a spec: the same bytes whatever happens on the way, and a reason for all that
 //! is not in them.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod support;
 
@@ -9,7 +13,10 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
+use lockstep_proto::wire;
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::cluster::{Coordinator, faulty_worker};
 use support::disk::Disk;
 use support::place::Place;
 use support::process::Process;
@@ -339,4 +346,105 @@ fn a_full_disk_stops_it_and_the_same_command_goes_on() {
         .code(0);
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(report["digest"].as_str().unwrap(), digest);
+}
+
+/// Awaits the end of the build `small`, and checks that it gave the dataset of this digest and left nothing else.
+fn await_built(place: &Place, coordinator: &Coordinator, digest: &str) {
+    let job = coordinator.await_job("small", "done", |job| job.state() == wire::JobState::Done);
+    let summary: Value = serde_json::from_str(&job.summary).unwrap();
+    assert_eq!(summary["dataset"], digest, "{summary:#}");
+    place.run("data verify out").code(0);
+    place.await_none_like(" rank ");
+    assert!(!place.path("out.work").exists(), "nothing is left of the work");
+}
+
+#[test]
+fn a_cluster_builds_the_same_bytes_whichever_of_its_processes_die() {
+    let place = place();
+    let (digest, _) = built(&place, "alone");
+    let coordinator = Coordinator::start(&place);
+    let fault = |point: &str| {
+        format!(
+            "point={point};do=kill;step=2;once={}",
+            place.path(point).display()
+        )
+    };
+    // With a task that nobody sees; and with one of which nobody was told.
+    let _workers = [("alpha", "task-written"), ("beta", "task-done")]
+        .map(|(name, point)| faulty_worker(&place, &coordinator.url, name, &fault(point)));
+    let submit = format!(
+        "data submit spec.toml --out out --coordinator {} -o json",
+        coordinator.url
+    );
+    let job = place.run(&submit).code(0).json();
+    assert_eq!(job["name"], "small", "{job:#}");
+    await_built(&place, &coordinator, &digest);
+    let events = place.read("out.job/events.jsonl");
+    for point in ["task-written", "task-done"] {
+        assert!(place.path(point).exists(), "nobody died at {point}: {events}");
+    }
+    assert_eq!(events.matches("tasks given back").count(), 2, "{events}");
+    // What is there is found, and what is not of this spec is not touched.
+    place.run(&submit).code(0);
+    await_built(&place, &coordinator, &digest);
+    fs::write(place.path("spec.toml"), SPEC.replace("300", "310")).unwrap();
+    place.run(&submit).code(0);
+    let failed = coordinator.await_job("small", "failed", |job| job.state() == wire::JobState::Failed);
+    assert!(failed.reason.contains("another spec"), "{failed:#?}");
+}
+
+#[test]
+fn a_build_goes_on_under_a_coordinator_that_knows_nothing_of_its_tasks() {
+    let place = place();
+    let (digest, _) = built(&place, "alone");
+    let coordinator = Coordinator::start(&place);
+    let marker = place.path("stopped");
+    let fault = format!("point=task-written;do=stop;step=3;once={}", marker.display());
+    let _worker = faulty_worker(&place, &coordinator.url, "alpha", &fault);
+    place
+        .run(&format!(
+            "data submit spec.toml --out out --coordinator {}",
+            coordinator.url
+        ))
+        .code(0);
+    place.await_file("stopped");
+    coordinator.process.signal(Signal::KILL);
+    let address = coordinator.address().to_owned();
+    drop(coordinator);
+    let coordinator = Coordinator::start_at(&place, &address);
+    let [rank] = &place.ranks("alpha")[..] else {
+        panic!("one rank is there")
+    };
+    rustix::process::kill_process(rank.pid, Signal::CONT).unwrap();
+    await_built(&place, &coordinator, &digest);
+}
+
+#[test]
+fn a_build_that_is_cancelled_goes_on_when_it_is_submitted_again() {
+    let place = place();
+    let (digest, _) = built(&place, "alone");
+    let coordinator = Coordinator::start(&place);
+    let marker = place.path("held");
+    let fault = format!("point=task-done;do=hold;step=2;once={}", marker.display());
+    let _worker = faulty_worker(&place, &coordinator.url, "alpha", &fault);
+    let submit = format!(
+        "data submit spec.toml --out out --coordinator {}",
+        coordinator.url
+    );
+    place.run(&submit).code(0);
+    place.await_file("held");
+    place
+        .run(&format!(
+            "data submit spec.toml --out other --coordinator {}",
+            coordinator.url
+        ))
+        .code(2)
+        .says(&["a job named `small` is not over yet"]);
+    let cancel = format!("cancel small --coordinator {} -o json", coordinator.url);
+    assert_eq!(place.run(&cancel).code(0).json()["state"], "cancelled");
+    fs::write(place.path("held.go"), "").unwrap();
+    place.await_none_like(" rank ");
+    assert!(!place.path("out").exists() && place.path("out.work").exists());
+    place.run(&submit).code(0);
+    await_built(&place, &coordinator, &digest);
 }

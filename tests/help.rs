@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 47] = [
+const VERBS: [(&str, &[&str]); 48] = [
     (
         "demo",
         &[
@@ -82,6 +82,14 @@ const VERBS: [(&str, &[&str]); 47] = [
     ("data pii", &["redact private data", "--spec"]),
     ("data dedup", &["there twice, or nearly", "--spec"]),
     ("data bias", &["Audit whom the text speaks of", "--spec"]),
+    (
+        "data submit",
+        &[
+            "whichever of them die",
+            "--max-workers",
+            "lockstep events -f NAME",
+        ],
+    ),
     ("data show", &["provenance and scores", "--document"]),
     ("data diff", &["between two datasets"]),
     ("data verify", &["against its digest", "<DATASET>"]),

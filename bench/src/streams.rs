@@ -440,6 +440,9 @@ impl Rank {
             }
             What::Evicted(rejected) => return Err(Error::Drill(format!("evicted: {}", rejected.reason))),
             What::Ended(_) => return Ok(false),
+            What::Give(_) | What::Over(_) => {
+                return Err(Error::Drill("a message of a build, not of training".to_owned()));
+            }
         }
         Ok(true)
     }

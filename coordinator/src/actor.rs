@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, WorkerId};
-use lockstep_engine::job::{Event, NoteKind, Past};
+use lockstep_engine::job::{NoteKind, Past};
 use lockstep_engine::placement::place;
 use lockstep_engine::spec::Spec;
 use lockstep_engine::time::Instant;
@@ -20,9 +20,9 @@ use crate::ledger_log;
 use crate::message::Message;
 use crate::nodes::Nodes;
 use crate::recorder::{RETRY, Recorder, insist};
-use crate::run::{Effect, Run, Tools};
-use crate::store::{State, Store, StoreError};
-use crate::submission::{self, Accepted, Submission};
+use crate::run::{Build, Effect, Run, Tools, Training};
+use crate::store::{JobRecord, Kind, State, Store, StoreError};
+use crate::submission::{self, Submission};
 use crate::summary;
 
 /// How often jobs look at their clocks.
@@ -75,6 +75,26 @@ async fn persist(
     }
 }
 
+/// A training as the store knows it; none if its spec cannot be read.
+async fn take_up_training(store: &dyn Store, record: JobRecord) -> Result<Option<Training>, StoreError> {
+    let Ok(spec) = Spec::parse(&record.spec) else {
+        tracing::error!(job = %record.name, "the stored spec does not parse with this version; job skipped");
+        return Ok(None);
+    };
+    let epoch = insist(|| store.epoch(&record.name)).await?;
+    // What was stored of a job that is over says all that is shown of it.
+    let past = if record.state.is_over() {
+        Past::default()
+    } else {
+        let entries = insist(|| store.ledger(&record.name)).await?;
+        let past = Past::of(&entries);
+        let checkpoints = insist(|| store.checkpoints(&record.name)).await?;
+        ledger_log::catch_up(record.out.clone(), entries, checkpoints).await;
+        past
+    };
+    Ok(Some(Training::new(record, spec, Vec::new(), (epoch, past))))
+}
+
 /// The coordinator's whole state.
 pub(crate) struct Actor {
     office: Office,
@@ -91,29 +111,18 @@ impl Actor {
         let store = office.store.as_ref();
         let mut runs = BTreeMap::new();
         for mut record in insist(|| store.jobs()).await? {
-            let Ok(spec) = Spec::parse(&record.spec) else {
-                tracing::error!(job = %record.name, "the stored spec does not parse with this version; job skipped");
-                continue;
-            };
             if !record.state.is_over() {
                 record.state = State::Queued;
                 record.reason = "the coordinator has just begun; waiting for workers".to_owned();
             }
-            let epoch = insist(|| store.epoch(&record.name)).await?;
-            // What was stored of a job that is over says all that is shown of it.
-            let past = if record.state.is_over() {
-                Past::default()
-            } else {
-                let entries = insist(|| store.ledger(&record.name)).await?;
-                let past = Past::of(&entries);
-                let checkpoints = insist(|| store.checkpoints(&record.name)).await?;
-                ledger_log::catch_up(record.out.clone(), entries, checkpoints).await;
-                past
+            let run = match record.kind {
+                Kind::Build { max_workers } => Run::Build(Box::new(Build::new(record, max_workers))),
+                Kind::Training => match take_up_training(store, record).await? {
+                    Some(training) => Run::Training(Box::new(training)),
+                    None => continue,
+                },
             };
-            runs.insert(
-                record.name.clone(),
-                Run::new(record, spec, Vec::new(), (epoch, past)),
-            );
+            runs.insert(run.name().clone(), run);
         }
         let nodes = Nodes::new(insist(|| store.drained()).await?);
         Ok(Self {
@@ -138,7 +147,7 @@ impl Actor {
                 },
                 _ = ticks.tick() => {
                     for job in self.runs.keys().cloned().collect::<Vec<_>>() {
-                        self.give(&job, Event::Tick);
+                        self.with_run(&job, Run::tick);
                     }
                 }
             }
@@ -177,8 +186,9 @@ impl Actor {
                     self.nodes.quarantine(&worker);
                 }
                 Effect::Summarize => {
+                    let Run::Training(run) = run else { continue };
                     let (store, recorder) = (Arc::clone(&self.office.store), self.office.recorder.clone());
-                    let (spec, out, seen) = (run.spec.clone(), run.record.out.clone(), run.seen());
+                    let (spec, out, seen) = run.to_summarize();
                     self.office.spawn(async move {
                         recorder.flush().await;
                         let result = summary::write(store.as_ref(), &spec, &out, seen).await;
@@ -190,10 +200,6 @@ impl Actor {
         }
     }
 
-    fn give(&mut self, job: &JobId, event: Event) {
-        self.with_run(job, |run, tools| run.give(tools, event));
-    }
-
     fn depose(&self, error: StoreError) {
         self.office.deposed.try_send(error).ok();
     }
@@ -203,7 +209,7 @@ impl Actor {
             Message::Submit(submission, reply) => self.submit(*submission, reply),
             Message::Submitted { job, result, reply } => {
                 self.submitting.remove(&job);
-                let result = result.map(|accepted| self.submitted(*accepted));
+                let result = result.map(|run| self.submitted(run));
                 drop(reply.send(result));
             }
             Message::Get(job, reply) => drop(reply.send(self.runs.get(&job).map(Run::describe))),
@@ -213,10 +219,7 @@ impl Actor {
                 drop(reply.send(jobs));
             }
             Message::Watch(job, reply) => {
-                let parts = self.runs.get(&job).map(|run| {
-                    let live = (!run.is_over() || run.awaits_summary()).then(|| run.subscribe());
-                    (run.describe(), live)
-                });
+                let parts = self.runs.get(&job).map(|run| (run.describe(), run.subscribe()));
                 drop(reply.send(parts));
             }
             Message::Tail { job, logs, reply } => {
@@ -227,7 +230,7 @@ impl Actor {
                 drop(reply.send(parts));
             }
             Message::Cancel(job, reply) => {
-                self.give(&job, Event::Cancel);
+                self.with_run(&job, Run::cancel);
                 drop(reply.send(self.runs.get(&job).map(Run::describe)));
                 self.place();
             }
@@ -265,17 +268,7 @@ impl Actor {
             }
             Message::RankExited { job, worker, how } => {
                 self.nodes.exited(&worker);
-                self.with_run(&job, |run, tools| {
-                    if run.is_over() {
-                        return Vec::new();
-                    }
-                    let mut effects =
-                        run.disconnect(tools, worker.clone(), format!("its process ended: {how}"));
-                    if let Some(reason) = run.exited(&worker.to_string(), &how) {
-                        effects.extend(run.fail(tools, reason));
-                    }
-                    effects
-                });
+                self.with_run(&job, |run, tools| run.exited(tools, worker, &how));
                 self.place();
             }
             Message::LogLine { job, worker, text } => self.with_run(&job, |run, tools| {
@@ -289,34 +282,21 @@ impl Actor {
                 down,
                 reply,
             } => {
-                let result = match self.runs.get_mut(&job) {
-                    Some(run) => {
-                        self.nodes.rank_came(&job, &worker);
-                        run.connect(worker, connection, down);
-                        Ok(())
-                    }
-                    None => Err(format!("this coordinator has no job `{job}`")),
+                let result = if self.runs.contains_key(&job) {
+                    self.nodes.rank_came(&job, &worker);
+                    self.with_run(&job, |run, tools| run.connect(tools, worker, connection, down));
+                    Ok(())
+                } else {
+                    Err(format!("this coordinator has no job `{job}`"))
                 };
                 drop(reply.send(result));
             }
-            Message::RankEvent {
-                job,
-                event,
-                evaluation,
-            } => {
-                let came = match &event {
-                    Event::Joined { worker, .. } => Some(worker.clone()),
-                    _ => None,
-                };
-                self.with_run(&job, |run, tools| {
-                    if let Some(evaluation) = evaluation {
-                        run.evaluated(evaluation);
-                    }
-                    run.give(tools, event)
-                });
+            Message::Heard { job, heard } => {
+                let came = heard.came().cloned();
+                self.with_run(&job, |run, tools| run.hear(tools, heard));
                 // It was away, or under another coordinator, when its node was drained.
                 if let Some(worker) = came.filter(|worker| self.nodes.is_drained(&worker.node)) {
-                    self.give(&job, Event::Drain(worker));
+                    self.with_run(&job, |run, tools| run.drain(tools, worker));
                 }
             }
             Message::RankGone {
@@ -339,7 +319,9 @@ impl Actor {
                 Err(error) if error.is_deposition() => self.depose(error),
                 Err(error) => self.fail(&job, error.to_string()),
             },
-            Message::Recorded { job, epoch, step } => self.give(&job, Event::Recorded { epoch, step }),
+            Message::Recorded { job, epoch, step } => {
+                self.with_run(&job, |run, tools| run.recorded(tools, epoch, step));
+            }
             Message::RecordsFailed { job, reason } => self.fail(&job, reason),
             Message::StoreAway(problem) => self.store_away(problem),
             Message::StorageNote { job, text } => self.with_run(&job, |run, tools| {
@@ -365,44 +347,28 @@ impl Actor {
     }
 
     fn fail(&mut self, job: &JobId, reason: String) {
-        self.with_run(job, |run, tools| {
-            if run.is_over() {
-                Vec::new()
-            } else {
-                tracing::error!(job = %run.name(), %reason, "job fails");
-                run.fail(tools, reason)
-            }
-        });
+        self.with_run(job, |run, tools| run.fail(tools, reason));
     }
 
     fn submit(&mut self, submission: Submission, reply: oneshot::Sender<Result<wire::Job, Status>>) {
-        let job = submission.spec.job.name.clone();
+        let job = submission.name.clone();
         let is_taken = self.runs.get(&job).is_some_and(|run| !run.is_over());
         if is_taken || !self.submitting.insert(job.clone()) {
             let message = format!(
-                "a job named `{job}` is not over yet; choose another job.name, or `lockstep cancel {job}` first"
+                "a job named `{job}` is not over yet; choose another name, or `lockstep cancel {job}` first"
             );
             return drop(reply.send(Err(Status::already_exists(message))));
         }
         let (store, recorder) = (Arc::clone(&self.office.store), self.office.recorder.clone());
         self.office.spawn(async move {
             let result = submission::accept(store.as_ref(), &recorder, submission).await;
-            let result = result.map(Box::new);
             Message::Submitted { job, result, reply }
         });
     }
 
-    fn submitted(&mut self, accepted: Accepted) -> wire::Job {
-        let Accepted {
-            record,
-            spec,
-            kills,
-            known,
-        } = accepted;
-        let name = record.name.clone();
-        let run = Run::new(record, spec, kills, known);
+    fn submitted(&mut self, run: Run) -> wire::Job {
         let job = run.describe();
-        self.runs.insert(name, run);
+        self.runs.insert(run.name().clone(), run);
         self.place();
         job
     }
@@ -449,7 +415,7 @@ impl Actor {
             };
             let ranks: Vec<Vec<(JobId, WorkerId)>> = self.runs.iter().map(ranks).collect();
             for (job, worker) in ranks.into_iter().flatten() {
-                self.give(&job, Event::Drain(worker));
+                self.with_run(&job, |run, tools| run.drain(tools, worker));
             }
         }
         drop(reply.send(Ok(self.nodes.describe(self.now(), node))));
@@ -459,7 +425,7 @@ impl Actor {
     /// Fills free slots, and tells jobs how many workers to expect.
     fn place(&mut self) {
         let mut waiting: Vec<&Run> = self.runs.values().filter(|run| !run.is_over()).collect();
-        waiting.sort_by_key(|run| run.record.submitted_ms);
+        waiting.sort_by_key(|run| run.board().record.submitted_ms);
         let demand = |run: &&Run| run.demand(self.nodes.placed(run.name()));
         let demands: Vec<_> = waiting.iter().map(demand).collect();
         for (job, slot) in place(&demands, &self.nodes.free()) {
@@ -467,7 +433,7 @@ impl Actor {
         }
         for job in demands.into_iter().map(|demand| demand.job) {
             let count = self.nodes.placed(&job);
-            self.give(&job, Event::Expected(count));
+            self.with_run(&job, |run, tools| run.expect(tools, count));
         }
     }
 }

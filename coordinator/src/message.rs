@@ -1,16 +1,14 @@
 //! What the actor is asked and told.
 
 use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
-use lockstep_engine::job::Event;
 use lockstep_proto::wire;
 use tokio::sync::{broadcast, oneshot};
 use tonic::Status;
 
 use crate::nodes::Daemon;
-use crate::run::RankSender;
+use crate::run::{Heard, RankSender, Run};
 use crate::store::StoreError;
-use crate::submission::{Accepted, Submission};
-use crate::summary::Evaluation;
+use crate::submission::Submission;
 
 /// A job's lines so far, and those to come unless it is over.
 pub(crate) type TailParts = (Vec<String>, Option<broadcast::Receiver<String>>);
@@ -24,7 +22,7 @@ pub(crate) enum Message {
     /// A submission is stored, or refused.
     Submitted {
         job: JobId,
-        result: Result<Box<Accepted>, Status>,
+        result: Result<Run, Status>,
         reply: oneshot::Sender<Result<wire::Job, Status>>,
     },
     Get(JobId, oneshot::Sender<Option<wire::Job>>),
@@ -81,10 +79,9 @@ pub(crate) enum Message {
         down: RankSender,
         reply: oneshot::Sender<Result<(), String>>,
     },
-    RankEvent {
+    Heard {
         job: JobId,
-        event: Event,
-        evaluation: Option<Evaluation>,
+        heard: Heard,
     },
     RankGone {
         job: JobId,

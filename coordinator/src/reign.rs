@@ -31,7 +31,9 @@ pub(crate) async fn follow(
     while !shutdown.is_cancelled() {
         match seat.role() {
             Role::Standby { leader } => {
-                standing.send_replace(Standing::Standby { leader: leader.clone() });
+                standing.send_replace(Standing::Standby {
+                    leader: leader.clone(),
+                });
                 // Whoever reads this and asks is told the same.
                 if let Some(leader) = leader {
                     tracing::info!("{leader} leads; this coordinator stands by");

@@ -1,18 +1,20 @@
 //! The gRPC services: wire in, messages to the actor, wire out. No decision is made here.
 //!
 //! A coordinator that does not lead has no actor: it answers every call with where the leader is.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `heard` | what a job's process says, as its machine hears it |
+
+mod heard;
 
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use lockstep_engine::ids::{Epoch, JobId, NodeId, Step, WorkerId};
-use lockstep_engine::job::{Event, Offer, Report};
-use lockstep_engine::ledger::Span;
-use lockstep_engine::rank::Reduced;
+use lockstep_engine::ids::{JobId, NodeId, WorkerId};
 use lockstep_engine::spec::Spec;
-use lockstep_proto::convert::{address, required};
+use lockstep_proto::convert::required;
 use lockstep_proto::{LEADER_KEY, WireError, check_version, wire};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,8 +24,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::message::Message;
 use crate::nodes::Daemon;
-use crate::submission::Submission;
-use crate::summary::Evaluation;
+use crate::submission::{self, Submission};
+use heard::heard;
 
 /// A stream of replies.
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -141,6 +143,17 @@ fn job_name(text: &str) -> Result<JobId, Status> {
         .map_err(|error: lockstep_engine::ids::InvalidId| Status::invalid_argument(error.to_string()))
 }
 
+fn absolute(out: String) -> Result<PathBuf, Status> {
+    let out = PathBuf::from(out);
+    if out.is_absolute() && out.file_name().is_some() {
+        return Ok(out);
+    }
+    Err(Status::invalid_argument(format!(
+        "out = `{}`: must be an absolute path that ends in a name",
+        out.display()
+    )))
+}
+
 fn no_job(name: &str) -> Status {
     Status::not_found(format!(
         "no job named `{name}`; `lockstep list` shows those there are"
@@ -181,13 +194,7 @@ impl wire::jobs_server::Jobs for Services {
             kills,
         } = request.into_inner();
         let spec = Spec::parse(&source).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let out = PathBuf::from(out);
-        if !out.is_absolute() {
-            return Err(Status::invalid_argument(format!(
-                "out = `{}`: must be an absolute path",
-                out.display()
-            )));
-        }
+        let out = absolute(out)?;
         match &spec.data.dataset {
             Some(dataset) if dataset.is_absolute() => {}
             _ => {
@@ -206,12 +213,33 @@ impl wire::jobs_server::Jobs for Services {
                 "--kill {slot}@{step}: the step must be from 1 to {steps}"
             )));
         }
+        let name = spec.job.name.clone();
+        let spec = Box::new(spec);
         let submission = Box::new(Submission {
+            name,
             source,
-            spec,
             out,
-            resume,
-            kills,
+            what: submission::What::Train { spec, resume, kills },
+        });
+        Ok(Response::new(
+            desk.ask(|reply| Message::Submit(submission, reply)).await??,
+        ))
+    }
+
+    async fn build(&self, request: Request<wire::BuildRequest>) -> Result<Response<wire::Job>, Status> {
+        let desk = self.desk().await?;
+        let wire::BuildRequest {
+            name,
+            spec: source,
+            out,
+            max_workers,
+        } = request.into_inner();
+        let max_workers = if max_workers == 0 { u32::MAX } else { max_workers };
+        let submission = Box::new(Submission {
+            name: job_name(&name)?,
+            source,
+            out: absolute(out)?,
+            what: submission::What::Build { max_workers },
         });
         Ok(Response::new(
             desk.ask(|reply| Message::Submit(submission, reply)).await??,
@@ -402,15 +430,10 @@ impl wire::nodes_server::Nodes for Services {
         tokio::spawn(async move {
             let reason = loop {
                 match up.message().await {
-                    Ok(Some(message)) => match rank_event(&worker, message) {
-                        Ok(event) => {
-                            let (event, evaluation) = event;
-                            let message = Message::RankEvent {
-                                job: job.clone(),
-                                event,
-                                evaluation,
-                            };
-                            if actor.tell(message).await.is_err() {
+                    Ok(Some(message)) => match heard(&worker, message) {
+                        Ok(heard) => {
+                            let job = job.clone();
+                            if actor.tell(Message::Heard { job, heard }).await.is_err() {
                                 return;
                             }
                         }
@@ -492,96 +515,4 @@ impl Desk {
             }
         }
     }
-}
-
-/// A rank's message as an event of its job's machine.
-fn rank_event(worker: &WorkerId, message: wire::RankUp) -> Result<(Event, Option<Evaluation>), WireError> {
-    use wire::rank_up::What;
-    let worker = worker.clone();
-    let mut evaluation = None;
-    let event = match required("message", message.what)? {
-        What::Hello(_) => {
-            return Err(WireError::Invalid {
-                field: "message",
-                problem: "a second hello".to_owned(),
-            });
-        }
-        What::Heartbeat(_) => Event::Heartbeat(worker),
-        What::Ready(ready) => Event::Joined {
-            worker,
-            address: address("ready.address", &ready.address)?,
-            checkpoints: ready.checkpoints.into_iter().map(Step).collect(),
-            offer: ready.offer.map(Offer::try_from).transpose()?,
-        },
-        What::Following(following) => Event::Following {
-            worker,
-            step: Step(following.step),
-        },
-        What::Computed(computed) => Event::Computed {
-            worker,
-            epoch: Epoch(computed.epoch),
-            step: Step(computed.step),
-            lanes: computed.lanes,
-            took: Duration::from_micros(computed.microseconds),
-        },
-        What::Shard(shard) => Event::ShardWritten {
-            worker,
-            snapshot: required("shard.snapshot", shard.snapshot)?.into(),
-            record: shard.record,
-        },
-        What::CheckpointFailed(failed) => Event::CheckpointFailed {
-            worker,
-            step: Step(failed.step),
-            reason: failed.reason,
-        },
-        What::Holding(holding) => Event::Holding {
-            worker,
-            epoch: Epoch(holding.epoch),
-        },
-        What::Reduced(reduced) => {
-            let span = |span: wire::Span| Span {
-                positions: span.from..span.to,
-                worker: worker.clone(),
-            };
-            Event::Reduced(Report {
-                epoch: Epoch(reduced.epoch),
-                step: Step(reduced.step),
-                result: Reduced {
-                    digest: reduced.digest,
-                    loss: reduced.loss,
-                    finite: reduced.finite,
-                    weights: reduced.weights,
-                },
-                spans: reduced.spans.into_iter().map(span).collect(),
-                worker,
-            })
-        }
-        What::PeerLost(lost) => Event::PeerLost {
-            by: worker,
-            epoch: Epoch(lost.epoch),
-            peer: required("peer_lost.peer", lost.peer)?.try_into()?,
-            reason: lost.reason,
-        },
-        What::Checkpoint(written) => Event::CheckpointWritten {
-            worker,
-            step: Step(written.step),
-            weights: written.weights,
-        },
-        What::Finished(finished) => {
-            evaluation = finished.evaluation.map(|evaluation| Evaluation {
-                bits_per_byte: evaluation.bits_per_byte,
-                gzip_bits_per_byte: evaluation.gzip_bits_per_byte,
-            });
-            Event::Finished {
-                worker,
-                epoch: Epoch(finished.epoch),
-                weights: finished.weights,
-            }
-        }
-        What::Fatal(fatal) => Event::Fatal {
-            worker,
-            reason: fatal.reason,
-        },
-    };
-    Ok((event, evaluation))
 }

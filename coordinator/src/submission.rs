@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_engine::ids::{Epoch, Step};
+use lockstep_engine::ids::{JobId, Step};
 use lockstep_engine::job::{Kill, Past};
 use lockstep_engine::spec::Spec;
 use tonic::Status;
@@ -10,61 +10,46 @@ use tonic::Status;
 use crate::ledger_log;
 use crate::lines::Log;
 use crate::recorder::{Recorder, insist};
-use crate::run::unix_ms;
-use crate::store::{Change, JobRecord, State, Store, StoreError};
+use crate::run::{Build, Run, Training, log_folder, unix_ms};
+use crate::store::{Change, JobRecord, Kind, State, Store, StoreError};
 
 /// A checked submission.
 #[derive(Debug)]
 pub(crate) struct Submission {
+    pub(crate) name: JobId,
+    /// The spec, as TOML.
     pub(crate) source: String,
-    pub(crate) spec: Spec,
     pub(crate) out: PathBuf,
-    pub(crate) resume: bool,
-    pub(crate) kills: Vec<Kill>,
+    pub(crate) what: What,
 }
 
-/// A job that is stored.
+/// What is to be done.
 #[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) record: JobRecord,
-    pub(crate) spec: Spec,
-    pub(crate) kills: Vec<Kill>,
-    /// The last epoch that the store knows, and what the ledger says.
-    pub(crate) known: (Epoch, Past),
+pub(crate) enum What {
+    Train {
+        spec: Box<Spec>,
+        resume: bool,
+        kills: Vec<Kill>,
+    },
+    Build {
+        max_workers: u32,
+    },
 }
 
-/// Prepares the run's folder and the ledger, and stores the job. No other job of its name may be running.
+/// Prepares the job's folder and the ledger, and stores the job. No other job of its name may be running.
 pub(crate) async fn accept(
     store: &dyn Store,
     recorder: &Recorder,
     submission: Submission,
-) -> Result<Accepted, Status> {
-    let Submission {
-        source,
-        spec,
-        out,
-        resume,
-        kills,
-    } = submission;
-    let name = spec.job.name.clone();
+) -> Result<Run, Status> {
     // What an earlier job of the name left to be written comes first.
     recorder.flush().await;
-    let stored = |error: StoreError| Status::internal(error.to_string());
-    let entries = insist(|| store.ledger(&name)).await.map_err(stored)?;
-    let past = Past::of(&entries);
-    let last = past.committed();
-    let epoch = insist(|| store.epoch(&name)).await.map_err(stored)?;
-    let (folder, text) = (out.clone(), source.clone());
-    tokio::task::spawn_blocking(move || prepare_folder(&folder, &text, (resume, last)))
-        .await
-        .map_err(|error| Status::internal(error.to_string()))??;
-    if resume {
-        let checkpoints = insist(|| store.checkpoints(&name)).await.map_err(stored)?;
-        ledger_log::catch_up(out.clone(), entries, checkpoints).await;
-    } else {
-        let cut = [Change::Truncate(Step(0))];
-        insist(|| store.change(&name, &cut)).await.map_err(stored)?;
-    }
+    let Submission {
+        name,
+        source,
+        out,
+        what,
+    } = submission;
     let record = JobRecord {
         name,
         spec: source,
@@ -73,14 +58,61 @@ pub(crate) async fn accept(
         state: State::Queued,
         reason: "waiting for workers".to_owned(),
         summary: None,
-        step: if resume { last } else { Step(0) },
+        step: Step(0),
+        kind: Kind::Training,
     };
+    match what {
+        What::Train { spec, resume, kills } => train(store, record, *spec, resume, kills).await,
+        What::Build { max_workers } => build(store, record, max_workers).await,
+    }
+}
+
+fn stored(error: StoreError) -> Status {
+    Status::internal(error.to_string())
+}
+
+async fn train(
+    store: &dyn Store,
+    mut record: JobRecord,
+    spec: Spec,
+    resume: bool,
+    kills: Vec<Kill>,
+) -> Result<Run, Status> {
+    let name = &record.name;
+    let entries = insist(|| store.ledger(name)).await.map_err(stored)?;
+    let past = Past::of(&entries);
+    let last = past.committed();
+    let epoch = insist(|| store.epoch(name)).await.map_err(stored)?;
+    let (folder, text) = (record.out.clone(), record.spec.clone());
+    tokio::task::spawn_blocking(move || prepare_folder(&folder, &text, (resume, last)))
+        .await
+        .map_err(|error| Status::internal(error.to_string()))??;
+    if resume {
+        let checkpoints = insist(|| store.checkpoints(name)).await.map_err(stored)?;
+        ledger_log::catch_up(record.out.clone(), entries, checkpoints).await;
+        record.step = last;
+    } else {
+        let cut = [Change::Truncate(Step(0))];
+        insist(|| store.change(name, &cut)).await.map_err(stored)?;
+    }
     insist(|| store.put_job(&record)).await.map_err(stored)?;
-    Ok(Accepted {
-        record,
-        spec,
-        kills,
-        known: (epoch, if resume { past } else { Past::default() }),
+    let known = (epoch, if resume { past } else { Past::default() });
+    Ok(Run::Training(Box::new(Training::new(record, spec, kills, known))))
+}
+
+async fn build(store: &dyn Store, mut record: JobRecord, max_workers: u32) -> Result<Run, Status> {
+    record.kind = Kind::Build { max_workers };
+    let folder = log_folder(&record.out);
+    tokio::task::spawn_blocking(move || create_folder(&folder))
+        .await
+        .map_err(|error| Status::internal(error.to_string()))??;
+    insist(|| store.put_job(&record)).await.map_err(stored)?;
+    Ok(Run::Build(Box::new(Build::new(record, max_workers))))
+}
+
+fn create_folder(folder: &Path) -> Result<(), Status> {
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Status::failed_precondition(format!("create the job's folder {}: {error}", folder.display()))
     })
 }
 
@@ -97,9 +129,7 @@ fn prepare_folder(out: &Path, source: &str, (resume, last): (bool, Step)) -> Res
             "nothing to resume: this coordinator's ledger has no committed step of this job; start it without --resume",
         ));
     }
-    std::fs::create_dir_all(out).map_err(|error| {
-        Status::failed_precondition(format!("create the run folder {}: {error}", out.display()))
-    })?;
+    create_folder(out)?;
     let spec_file = out.join("spec.toml");
     std::fs::write(&spec_file, source)
         .map_err(|error| Status::failed_precondition(format!("write {}: {error}", spec_file.display())))?;

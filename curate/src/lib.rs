@@ -22,12 +22,14 @@
 //! | [`counts`] | what went in, came out, and why not |
 //! | [`report`] | `report.html` and `report.json` |
 //! | [`progress`] | what a build does now, and the wish to stop |
+//! | [`crew`] | who does the tasks: the threads of one process, or of several |
 //! | `work`, `records` | the work folder: tasks that are done or not, and their files |
 //! | [`error`] | what can go wrong, and what to do about it |
 
 pub mod bias;
 pub mod build;
 pub mod counts;
+pub mod crew;
 pub mod curated;
 pub mod decontaminate;
 pub mod dedup;
@@ -47,7 +49,7 @@ pub mod spec;
 pub mod words;
 mod work;
 
-pub use build::{Built, build};
+pub use build::{Built, build, build_with};
 pub use curated::Curated;
 pub use document::{Document, Dropped, Origin};
 pub use error::CurateError;

@@ -310,6 +310,22 @@ impl Spec {
         sets.chain(lists).chain(lexicons).map(digest).collect()
     }
 
+    /// The spec with absolute paths: those in it are taken from the folder `base`. Addresses stay as they are.
+    #[must_use]
+    pub fn rooted(mut self, base: &Path) -> Self {
+        let root = |path: &mut PathBuf| *path = base.join(&path);
+        for source in &mut self.sources {
+            if !source.path.contains("://") {
+                source.path = base.join(&source.path).to_string_lossy().into_owned();
+            }
+        }
+        self.decontaminate.sets.values_mut().for_each(root);
+        self.licence.exclude.digests.iter_mut().for_each(root);
+        self.bias.lexicons.iter_mut().for_each(root);
+        self.tokenizer.path.iter_mut().for_each(root);
+        self
+    }
+
     /// Whether a stage is run.
     #[must_use]
     pub fn runs(&self, stage: Stage) -> bool {

@@ -4,17 +4,20 @@
 //! name of its own, synced, and renamed: so a task is done or not, whenever a process dies, and who does it twice
 //! makes the same bytes twice. A phase's folder carries a key, the digest of all that decides its bytes: what
 //! the spec changed is done again, what it did not is kept.
+//!
+//! Several processes may work in one folder, as a [`Crew`]: each writes under names of its own, and the first to rename wins.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstep_faults::Point;
-use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::crew::{Crew, OpenTasks};
 use crate::error::CurateError;
 use crate::progress::Progress;
 
@@ -23,10 +26,10 @@ const LOCK_FILE: &str = "lock";
 /// Tasks that this process has written, for drills.
 static TASKS: AtomicU64 = AtomicU64::new(0);
 
-/// A work folder that this process holds.
-#[derive(Debug)]
+/// A work folder that this process holds, alone or with the rest of its crew.
 pub(crate) struct Work {
     folder: PathBuf,
+    crew: Arc<dyn Crew>,
     _lock: File,
 }
 
@@ -34,8 +37,8 @@ impl Work {
     /// Takes the folder, which is made where it is missing.
     ///
     /// # Errors
-    /// When another process holds it.
-    pub(crate) fn open(folder: &Path) -> Result<Self, CurateError> {
+    /// When a process holds it that is not of the crew.
+    pub(crate) fn open(folder: &Path, crew: Arc<dyn Crew>) -> Result<Self, CurateError> {
         fs::create_dir_all(folder).map_err(|error| CurateError::io("create folder", folder, error))?;
         let path = folder.join(LOCK_FILE);
         let lock = File::options()
@@ -44,7 +47,11 @@ impl Work {
             .write(true)
             .open(&path)
             .map_err(|error| CurateError::io("open", &path, error))?;
-        match lock.try_lock() {
+        let locked = match crew.name() {
+            None => lock.try_lock(),
+            Some(_) => lock.try_lock_shared(),
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(CurateError::Busy {
@@ -57,14 +64,29 @@ impl Work {
         }
         Ok(Self {
             folder: folder.to_owned(),
+            crew,
             _lock: lock,
         })
     }
 
-    /// A phase whose bytes are decided by `key`. What an older spec left of it is removed, and what a dead process left
-    /// half-way.
+    /// A phase whose bytes are decided by `key`. Who is alone removes what an older spec left of it, and what a dead
+    /// process left half-way.
     pub(crate) fn phase(&self, name: &str, key: &Key) -> Result<Phase, CurateError> {
-        let folder = self.folder.join(format!("{name}-{}", key.short()));
+        let of_key = format!("{name}-{}", key.short());
+        let folder = self.folder.join(&of_key);
+        if self.crew.name().is_none() {
+            self.clear(name, &folder)?;
+        }
+        fs::create_dir_all(&folder).map_err(|error| CurateError::io("create folder", &folder, error))?;
+        Ok(Phase {
+            name: of_key,
+            folder,
+            crew: Arc::clone(&self.crew),
+        })
+    }
+
+    /// Removes what does not count of a phase whose folder is `folder`.
+    fn clear(&self, name: &str, folder: &Path) -> Result<(), CurateError> {
         for entry in entries(&self.folder)? {
             let of_this = entry
                 .file_name()
@@ -74,13 +96,15 @@ impl Work {
                 remove(&entry)?;
             }
         }
-        fs::create_dir_all(&folder).map_err(|error| CurateError::io("create folder", &folder, error))?;
-        for entry in entries(&folder)? {
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        for entry in entries(folder)? {
             if is_hidden(&entry) {
                 remove(&entry)?;
             }
         }
-        Ok(Phase { folder })
+        Ok(())
     }
 
     /// Removes the folder: all is done.
@@ -119,7 +143,8 @@ fn remove(path: &Path) -> Result<(), CurateError> {
 pub(crate) struct Key(blake3::Hash);
 
 impl Key {
-    const SHORT: usize = 16;
+    /// Hexadecimal digits of it in names.
+    pub(crate) const SHORT: usize = 16;
 
     /// Of a phase that depends on `settings` and on the phases before it.
     pub(crate) fn new(name: &str, settings: &impl Serialize, before: &[&Key]) -> Result<Self, CurateError> {
@@ -150,9 +175,10 @@ impl fmt::Display for Key {
 }
 
 /// A phase: tasks, each done or not.
-#[derive(Debug)]
 pub(crate) struct Phase {
+    name: String,
     folder: PathBuf,
+    crew: Arc<dyn Crew>,
 }
 
 impl Phase {
@@ -161,7 +187,7 @@ impl Phase {
         self.folder.join(format!("{number:06}"))
     }
 
-    /// Does all tasks that are not done, in parallel: `work` is given the task's number and the folder to write in.
+    /// Has all tasks done that are not, in parallel: `work` is given the task's number and the folder to write in.
     /// `cost` is what a task counts for in the progress.
     pub(crate) fn run(
         &self,
@@ -173,10 +199,12 @@ impl Phase {
         let open: Vec<usize> = (0..tasks).filter(|&task| !self.task(task).is_dir()).collect();
         let left: u64 = open.iter().map(|&task| cost(task)).sum();
         progress.advance((0..tasks).map(&cost).sum::<u64>() - left);
-        // One by one, so that what is begun is ended in about the order of the tasks.
-        open.into_par_iter()
-            .with_max_len(1)
-            .try_for_each(|task| self.do_one(task, progress, &work))
+        self.crew.run(OpenTasks {
+            phase: &self.name,
+            tasks,
+            open,
+            do_one: &|task| self.do_one(task, progress, &work),
+        })
     }
 
     fn do_one(
@@ -187,7 +215,11 @@ impl Phase {
     ) -> Result<(), CurateError> {
         progress.check()?;
         let place = self.task(task);
-        let hidden = self.folder.join(format!(".{task:06}"));
+        if place.is_dir() {
+            return Ok(());
+        }
+        let hidden = format!(".{task:06}{}", self.crew.name().unwrap_or_default());
+        let hidden = self.folder.join(hidden);
         remove(&hidden)?;
         fs::create_dir(&hidden).map_err(|error| CurateError::io("create folder", &hidden, error))?;
         work(task, &hidden).inspect_err(|_| {
@@ -197,7 +229,11 @@ impl Phase {
         sync(&hidden)?;
         let number = TASKS.fetch_add(1, Ordering::Relaxed) + 1;
         lockstep_faults::reach(Point::TaskWritten, number);
-        fs::rename(&hidden, &place).map_err(|error| CurateError::io("rename", &hidden, error))?;
+        match fs::rename(&hidden, &place) {
+            // Another process was faster, with the same bytes.
+            Err(_) if place.is_dir() => remove(&hidden)?,
+            renamed => renamed.map_err(|error| CurateError::io("rename", &hidden, error))?,
+        }
         sync(&self.folder)?;
         lockstep_faults::reach(Point::TaskDone, number);
         Ok(())

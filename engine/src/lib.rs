@@ -9,6 +9,7 @@
 //! | [`spec`] | the job spec: every field, default and bound |
 //! | [`job`] | the coordinator's machine for one job |
 //! | [`rank`] | a rank's machine |
+//! | [`tasks`] | the coordinator's machine for a build of a dataset |
 //! | [`lead`] | which of several coordinators leads |
 //! | [`membership`] | who takes part in an epoch |
 //! | [`placement`] | which job gets which free slot |
@@ -34,4 +35,5 @@ pub mod plants;
 pub mod random;
 pub mod rank;
 pub mod spec;
+pub mod tasks;
 pub mod time;

@@ -8,6 +8,7 @@ use lockstep_engine::job::{Kill, Offer};
 use lockstep_engine::ledger::{Entry, Span};
 use lockstep_engine::membership::{Member, Membership, Source};
 use lockstep_engine::rank::{Snapshot, Verdict};
+use lockstep_engine::tasks;
 
 use crate::wire;
 
@@ -25,6 +26,44 @@ pub enum WireError {
         /// Why.
         problem: String,
     },
+}
+
+impl From<wire::Entered> for tasks::Entry {
+    fn from(entered: wire::Entered) -> Self {
+        let wire::Entered {
+            phase,
+            tasks,
+            open,
+            holds,
+            room,
+        } = entered;
+        Self {
+            phase,
+            tasks,
+            open,
+            holds,
+            room,
+        }
+    }
+}
+
+impl From<tasks::Entry> for wire::Entered {
+    fn from(entry: tasks::Entry) -> Self {
+        let tasks::Entry {
+            phase,
+            tasks,
+            open,
+            holds,
+            room,
+        } = entry;
+        Self {
+            phase,
+            tasks,
+            open,
+            holds,
+            room,
+        }
+    }
 }
 
 impl From<WireError> for tonic::Status {

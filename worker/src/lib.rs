@@ -5,6 +5,7 @@
 //! | [`daemon`] | registers the node, starts a rank process for each slot that the coordinator fills, relays logs |
 //! | [`endpoints`] | finds the coordinator that leads, among those there are |
 //! | [`rank`] | the rank process: joins its job, runs until it is told to leave |
+//! | `build` | a process's part in the build of a dataset |
 //! | `link` | a rank's stream to the coordinator, opened again when it breaks |
 //! | `session` | carries the engine's rank machine between the coordinator's stream and the executor |
 //! | `executor` | a thread that owns device, data and data plane, and runs one task at a time |
@@ -15,6 +16,7 @@
 //! | `validation` | how well the final weights predict the held-out text |
 //! | [`lifeline`] | ends a process with its parent, whatever happened to the parent |
 
+mod build;
 mod checkpoints;
 pub mod daemon;
 pub mod endpoints;

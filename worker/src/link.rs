@@ -16,6 +16,8 @@ use crate::endpoints::{Endpoints, Leader};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two tries to open a stream to a leader that was found.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long the coordinator may take to answer a process that cannot go on.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Messages that may wait for the coordinator.
 const QUEUE: usize = 256;
 
@@ -65,6 +67,24 @@ impl Link {
             }
             None => Ok(false),
         }
+    }
+
+    /// Tells the coordinator why this rank cannot go on, and waits until it has answered with the job's end: leaving
+    /// earlier could cut the message off, and the next process would meet the same problem.
+    pub(crate) async fn last_words(&mut self, reason: String) -> Error {
+        let fatal = wire::rank_up::What::Fatal(wire::Fatal {
+            reason: reason.clone(),
+        });
+        let said = async {
+            self.up.send(wire::RankUp { what: Some(fatal) }).await.ok();
+            while let Ok(Some(message)) = self.down.message().await {
+                if matches!(message.what, Some(wire::rank_down::What::Ended(_))) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(LAST_WORDS, said).await.ok();
+        Error::Fatal(reason)
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lockstep_engine::ids::{JobId, Step, WorkerId};
 use lockstep_engine::rank::RankMachine;
@@ -13,6 +12,7 @@ use lockstep_proto::{VERSION, wire};
 use tokio::sync::mpsc;
 
 use crate::Error;
+use crate::build;
 use crate::endpoints::Endpoints;
 use crate::executor::{Executor, Setup, Work};
 use crate::link::Link;
@@ -48,6 +48,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let Some(mut link) = Link::open(&options.coordinators, hello).await? else {
         return Ok(());
     };
+    if link.welcome.builds {
+        return build::run(link, &options.worker).await;
+    }
     let spec =
         Spec::parse(&link.welcome.spec).map_err(|error| Error::Fatal(format!("the job's spec: {error}")))?;
     let (endings_in, endings) = mpsc::channel(4);
@@ -96,7 +99,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         .map_err(|_| Error::Fatal("the executor thread ended while starting".to_owned()))?;
     let (plane, address, checkpoints, void) = match started {
         Ok(parts) => parts,
-        Err(reason) => return Err(last_words(&mut link, reason).await),
+        Err(reason) => return Err(link.last_words(reason).await),
     };
     tracing::info!("ready; data plane at {address}");
     let mut session = Session {
@@ -129,27 +132,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
             tokio::task::spawn_blocking(move || executor.join()).await.ok();
             Ok(())
         }
-        Err(Error::Fatal(reason)) => Err(last_words(&mut link, reason).await),
+        Err(Error::Fatal(reason)) => Err(link.last_words(reason).await),
         Err(error) => Err(error),
     }
-}
-
-/// Tells the coordinator why this rank cannot go on, and waits until it has answered with the job's end: leaving
-/// earlier could cut the message off, and the next process would meet the same problem.
-async fn last_words(link: &mut Link, reason: String) -> Error {
-    let fatal = wire::rank_up::What::Fatal(wire::Fatal {
-        reason: reason.clone(),
-    });
-    let said = async {
-        link.up.send(wire::RankUp { what: Some(fatal) }).await.ok();
-        while let Ok(Some(message)) = link.down.message().await {
-            if matches!(message.what, Some(wire::rank_down::What::Ended(_))) {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), said).await.ok();
-    Error::Fatal(reason)
 }
 
 /// The address of this machine from which the coordinator is reached. Nothing is sent.

@@ -190,6 +190,9 @@ impl Session {
             }
             What::Evicted(evicted) => return Err(Error::Evicted(evicted.reason)),
             What::Ended(ended) => return Ok(Some(ended.how)),
+            What::Give(_) | What::Over(_) => {
+                return Err(Error::Fatal("the coordinator's message is of a build".to_owned()));
+            }
         };
         self.give(event).await?;
         Ok(None)

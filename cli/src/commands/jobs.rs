@@ -63,6 +63,8 @@ struct Shown {
     seconds_left: Option<f64>,
     /// The member that is slower than the others, and at what.
     slow: Option<String>,
+    /// Of the build of a dataset: the phase under way, whose tasks `step` and `steps` count.
+    phase: Option<String>,
     out: String,
     summary: Option<serde_json::Value>,
 }
@@ -75,6 +77,7 @@ impl From<wire::Job> for Shown {
             seconds_left: Some(job.seconds_left).filter(|left| *left >= 0.0),
             summary: serde_json::from_str(&job.summary).ok(),
             slow: Some(job.slow).filter(|slow| !slow.is_empty()),
+            phase: job.phase,
             name: job.name,
             reason: job.reason,
             step: job.step,
@@ -92,12 +95,14 @@ pub(crate) async fn submit(args: SubmitArgs, format: Format) -> anyhow::Result<(
     // Ask first: building a dataset for a coordinator that is not there would be a waste.
     let mut client = client::connect(&args.at.coordinators).await?;
     let job = client.submit(job.prepare(format)?.request()).await?.into_inner();
-    let name = job.name.clone();
+    queued(job, "logs", format)
+}
+
+/// Shows a job that was just submitted, and how to go on; `lines` is the verb that shows what is said of it.
+pub(crate) fn queued(job: wire::Job, lines: &str, format: Format) -> anyhow::Result<()> {
     format.print(&Shown::from(job), |job| {
-        format!(
-            "{} is {}; follow it with `lockstep logs -f {name}` or `lockstep status {name}`",
-            job.name, job.state
-        )
+        let Shown { name, state, .. } = job;
+        format!("{name} is {state}; follow it with `lockstep {lines} -f {name}` or `lockstep status {name}`")
     })
 }
 
@@ -133,14 +138,16 @@ pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> 
         .await?
         .into_inner();
     format.print(&Shown::from(job), |job| {
+        let at = match &job.phase {
+            Some(phase) if phase.is_empty() => "no phase has begun".to_owned(),
+            Some(phase) => format!("phase {phase}: {} of {} tasks are done", job.step, job.steps),
+            None => format!("step {} of {}, epoch {}", job.step, job.steps, job.epoch),
+        };
         let mut text = format!(
-            "{}: {}, {}\nstep {} of {}, epoch {}\nworkers: {}\n",
+            "{}: {}, {}\n{at}\nworkers: {}\n",
             job.name,
             job.state,
             job.reason,
-            job.step,
-            job.steps,
-            job.epoch,
             if job.workers.is_empty() {
                 "none".to_owned()
             } else {

@@ -66,6 +66,23 @@ pub struct JobRecord {
     /// The last step that was committed when this was stored.
     #[serde(default)]
     pub step: Step,
+    /// What it does.
+    #[serde(default)]
+    pub kind: Kind,
+}
+
+/// What a job does, and so what its spec and folder are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It trains a model.
+    #[default]
+    Training,
+    /// It builds a dataset.
+    Build {
+        /// No more processes than so many.
+        max_workers: u32,
+    },
 }
 
 pub use lockstep_engine::ledger::Change;

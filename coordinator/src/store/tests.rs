@@ -49,6 +49,7 @@ pub(crate) fn record(name: &str, submitted_ms: u64) -> JobRecord {
         reason: "why".into(),
         summary: None,
         step: Step(0),
+        kind: Kind::Training,
     }
 }
 

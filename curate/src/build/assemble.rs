@@ -49,7 +49,7 @@ const fn column(name: &'static str, kind: ExtraKind) -> ExtraColumn {
 }
 
 pub(super) fn run(
-    run: &mut Run<'_>,
+    run: &Run<'_>,
     screen: &Screen,
     kept: &Kept,
     learned: &Learned,
@@ -111,7 +111,7 @@ pub(super) fn run(
 
 /// Writes shards and provenance: the training split pass by pass, then what is held out.
 fn dataset(
-    run: &mut Run<'_>,
+    run: &Run<'_>,
     kept: &Kept,
     tokens: &Tokens,
     epochs: &Epochs,
@@ -221,7 +221,7 @@ fn info(row: Row, pass: u32) -> DocumentInfo {
 
 /// Writes the documents themselves, where no tokens are made: JSON lines with the fields that dolma gives them, which any
 /// stage reads again.
-fn documents(run: &mut Run<'_>, tokens: &Tokens, staging: &Staging) -> Result<(), CurateError> {
+fn documents(run: &Run<'_>, tokens: &Tokens, staging: &Staging) -> Result<(), CurateError> {
     run.progress.enter("write", tokens.tasks as u64, "tasks");
     for task in 0..tokens.tasks {
         let name = format!("documents-{task:05}.jsonl.zst");

@@ -22,10 +22,15 @@ mod tokens;
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
+use lockstep_data::DataError;
 use lockstep_data::manifest::{FILE_NAME, Manifest};
 use lockstep_data::staging::{is_free, resolve};
 
+use crate::crew::{Alone, Crew, OpenTasks};
 use crate::error::CurateError;
 use crate::progress::Progress;
 use crate::records::read_json;
@@ -40,6 +45,8 @@ pub use mix::Share;
 /// What tells whether a folder holds what a spec describes: the fingerprint of spec and input.
 const BUILD_FILE: &str = "build.txt";
 const REPORT_FILE: &str = "report.json";
+/// Between two looks at whether another process has written the dataset.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a build left.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +67,19 @@ pub struct Built {
 /// # Errors
 /// As [`CurateError`] tells; what is done so far stays.
 pub fn build(spec: &Spec, out: &Path, progress: &Progress) -> Result<Built, CurateError> {
+    build_with(spec, out, progress, Arc::new(Alone))
+}
+
+/// [`build()`] by a crew: every process of it calls this with the same spec and `out`, and sees the same input.
+///
+/// # Errors
+/// Likewise.
+pub fn build_with(
+    spec: &Spec,
+    out: &Path,
+    progress: &Progress,
+    crew: Arc<dyn Crew>,
+) -> Result<Built, CurateError> {
     let wrong = |problem| CurateError::Spec { path: None, problem };
     spec.check().map_err(wrong)?;
     if spec.sources.is_empty() {
@@ -72,11 +92,19 @@ pub fn build(spec: &Spec, out: &Path, progress: &Progress) -> Result<Built, Cura
     if let Some(standing) = standing(out, &fingerprint)? {
         return Ok(standing);
     }
-    let mut run = Run::new(spec, out, progress, fingerprint);
-    let work = Work::open(&run.work_folder()?)?;
-    let screen = Screen::new(spec)?;
+    let run = Run::new(spec, out, progress, fingerprint.clone());
+    in_phases(run, &input, &crew).or_else(|error| match (crew.name(), standing(out, &fingerprint)) {
+        // Another process finished it and removed the work folder under this one's hands.
+        (Some(_), Ok(Some(standing))) => Ok(standing),
+        _ => Err(error),
+    })
+}
+
+fn in_phases(mut run: Run<'_>, input: &documents::Input, crew: &Arc<dyn Crew>) -> Result<Built, CurateError> {
+    let work = Work::open(&run.work_folder()?, Arc::clone(crew))?;
+    let screen = Screen::new(run.spec)?;
     let documents = run.phase("read and filter", |run| {
-        documents::run(run, &work, &input, &screen)
+        documents::run(run, &work, input, &screen)
     })?;
     let duplicates = run.phase("find duplicates", |run| duplicates::run(run, &work, &documents))?;
     let kept = run.phase("find passages", |run| {
@@ -86,11 +114,49 @@ pub fn build(spec: &Spec, out: &Path, progress: &Progress) -> Result<Built, Cura
     let tokens = run.phase("tokenize", |run| {
         tokens::run(run, &work, &kept, &learned, &screen)
     })?;
-    let built = run.phase("write", |run| {
-        assemble::run(run, &screen, &kept, &learned, &tokens)
+    let written = run.phase("write", |run| {
+        let (run, written) = (&*run, Mutex::new(None));
+        let assemble = || assemble::run(run, &screen, &kept, &learned, &tokens);
+        crew.run(OpenTasks {
+            phase: &format!("write-{}", run.fingerprint.get(..Key::SHORT).unwrap_or_default()),
+            tasks: 1,
+            open: vec![0],
+            do_one: &|_| {
+                let built = in_turn(run, crew.as_ref(), assemble)?;
+                *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(built);
+                Ok(())
+            },
+        })?;
+        Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
     })?;
-    work.remove()?;
-    Ok(built)
+    match written {
+        Some(built) => {
+            work.remove()?;
+            Ok(built)
+        }
+        // Another process wrote it.
+        None => standing(run.out, &run.fingerprint)?.ok_or(CurateError::Interrupted),
+    }
+}
+
+/// Writes the dataset. Another process of the crew may be at it still, though it was given up: that one is waited for.
+fn in_turn(
+    run: &Run<'_>,
+    crew: &dyn Crew,
+    assemble: impl Fn() -> Result<Built, CurateError>,
+) -> Result<Built, CurateError> {
+    loop {
+        match assemble() {
+            Err(CurateError::Data(DataError::Busy { .. })) if crew.name().is_some() => {
+                run.progress.check()?;
+                thread::sleep(PAUSE);
+                if let Some(standing) = standing(run.out, &run.fingerprint)? {
+                    return Ok(standing);
+                }
+            }
+            result => return result,
+        }
+    }
 }
 
 /// What stands at `out` already, if it is what is wanted; none if nothing stands there.

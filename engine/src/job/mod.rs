@@ -385,6 +385,8 @@ pub enum NoteKind {
     BadStep,
     /// A worker leaves because its node is drained.
     Drained,
+    /// A build has come to its next phase.
+    Phase,
     /// A file cannot be written for now.
     Storage,
     /// The job ended.

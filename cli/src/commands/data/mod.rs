@@ -1,8 +1,9 @@
-//! `data build`, the stages as verbs of their own, `data show`, `data diff`, `data verify`.
+//! `data build`, the stages as verbs of their own, `data submit`, `data show`, `data diff`, `data verify`.
 
 mod curate;
 mod diff;
 mod show;
+mod submit;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,7 @@ pub(crate) enum Command {
     Dedup(curate::StageArgs),
     /// Audit whom the text speaks of, and whom filters drop.
     Bias(curate::StageArgs),
+    Submit(submit::Args),
     Show(show::Args),
     Diff(diff::Args),
     Verify(VerifyArgs),
@@ -84,6 +86,7 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) fn run(command: Command, format: Format) -> anyhow::Result<()> {
     match command {
+        Command::Submit(args) => super::block_on(submit::run(args, format)),
         Command::Build(BuildArgs {
             spec: Some(spec),
             out,

@@ -1,7 +1,13 @@
 use super::*;
+use crate::recorder::Recorder;
+use crate::run::{Heard, Run};
 use crate::store::tests::{Flaky, record};
+use lockstep_engine::ids::WorkerId;
+use lockstep_engine::time::Instant;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use wire::rank_down::What;
 
 fn worker(slot: u32) -> WorkerId {
@@ -12,12 +18,16 @@ fn worker(slot: u32) -> WorkerId {
     }
 }
 
-fn joined(worker: &WorkerId) -> Event {
-    Event::Joined {
+fn joined(worker: &WorkerId) -> Heard {
+    let event = Event::Joined {
         worker: worker.clone(),
         address: ([127, 0, 0, 1], 7).into(),
         checkpoints: Vec::new(),
         offer: None,
+    };
+    Heard::Training {
+        event,
+        evaluation: None,
     }
 }
 
@@ -31,7 +41,7 @@ async fn an_epoch_is_announced_once_it_is_stored_and_not_before() {
     let folder = tempfile::tempdir().unwrap();
     let spec = Spec::parse("[job]\nname = \"a\"\n[elastic]\nmin_workers = 1\nmax_workers = 2\n").unwrap();
     let out = folder.path().to_owned();
-    let mut run = Run::new(
+    let training = Training::new(
         JobRecord {
             out,
             ..record("a", 1)
@@ -40,6 +50,7 @@ async fn an_epoch_is_announced_once_it_is_stored_and_not_before() {
         Vec::new(),
         (Epoch(6), Past::default()),
     );
+    let mut run = Run::Training(Box::new(training));
     let over = CancellationToken::new();
     let recorder = Recorder::start(Arc::new(Flaky::new()), over, |_| ()).unwrap();
     let at = |seconds| Tools {
@@ -48,10 +59,10 @@ async fn an_epoch_is_announced_once_it_is_stored_and_not_before() {
     };
     let (first, second) = (worker(0), worker(1));
     let (down, mut to_first) = mpsc::channel(64);
-    run.connect(first.clone(), 1, down);
+    run.connect(&at(0), first.clone(), 1, down);
     assert!(matches!(told(&mut to_first)[..], [What::Welcome(_)]));
-    run.give(&at(0), Event::Expected(1));
-    let effects = run.give(&at(0), joined(&first));
+    run.expect(&at(0), 1);
+    let effects = run.hear(&at(0), joined(&first));
     assert_eq!(effects, [Effect::Persist(Epoch(7))]);
     assert!(told(&mut to_first).is_empty(), "not stored yet");
     run.store_away(&at(0), Some("it is full"));
@@ -60,9 +71,9 @@ async fn an_epoch_is_announced_once_it_is_stored_and_not_before() {
 
     // Meanwhile another one joins and leaves: the machine goes on, its words wait.
     let (down, mut to_second) = mpsc::channel(64);
-    run.connect(second.clone(), 2, down);
-    assert_eq!(run.give(&at(1), joined(&second)), []);
-    assert_eq!(run.give(&at(1), Event::Heartbeat(first.clone())), []);
+    run.connect(&at(0), second.clone(), 2, down);
+    assert_eq!(run.hear(&at(1), joined(&second)), []);
+    assert_eq!(run.hear(&at(1), Heard::Heartbeat(first.clone())), []);
     assert!(told(&mut to_first).is_empty());
     assert_eq!(run.persisted(&at(1), Epoch(6)), [], "of an older one");
     assert!(told(&mut to_first).is_empty());

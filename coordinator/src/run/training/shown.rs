@@ -4,14 +4,16 @@ use lockstep_engine::ids::Step;
 use lockstep_engine::job::Phase;
 use lockstep_proto::wire;
 
-use super::{Run, Tools};
+use super::Training;
+use crate::run::Tools;
+use crate::run::board::shown_state;
 use crate::store::State;
 
-impl Run {
+impl Training {
     /// Shows people the machine's phase as the job's state.
     pub(super) fn follow_phase(&mut self, tools: &Tools<'_>) {
         let (state, reason) = match self.machine.phase() {
-            _ if self.is_over() => return,
+            _ if self.board.is_over() => return,
             Phase::Gathering if self.ranks.is_empty() && self.machine.committed() == Step(0) => {
                 (State::Queued, "waiting for workers".to_owned())
             }
@@ -38,7 +40,7 @@ impl Run {
             }
             Phase::Ended(_) => return,
         };
-        let reason = match &self.away {
+        let reason = match &self.board.away {
             None => reason,
             Some(problem) if self.persisting.is_some() => format!("waits for its store: {problem}"),
             Some(problem) => format!("{reason}; records are kept: {problem}"),
@@ -49,31 +51,23 @@ impl Run {
     /// The job as people see it.
     pub(crate) fn describe(&self) -> wire::Job {
         let steps = self.spec.train.steps;
-        let step = match self.record.state {
+        let step = match self.board.record.state {
             State::Done => steps,
             // It may have been over before this coordinator began, which then knows no more of it.
-            State::Failed | State::Cancelled => self.record.step.0,
+            State::Failed | State::Cancelled => self.board.record.step.0,
             State::Queued | State::Running | State::Paused => self.machine.committed().0,
         };
         let pace = self.pace_ms.filter(|pace| *pace > 0.0);
-        let record = &self.record;
+        let record = &self.board.record;
         // It is shown as done once that is stored.
-        let (shown, reason) = match &self.away {
+        let (shown, reason) = match &self.board.away {
             _ if !self.awaits_summary() => (record.state, record.reason.clone()),
             None => (State::Running, "writing the summary".to_owned()),
             Some(problem) => (State::Running, format!("waits for its store: {problem}")),
         };
-        let state = match shown {
-            State::Queued => wire::JobState::Queued,
-            State::Running => wire::JobState::Running,
-            State::Paused => wire::JobState::Paused,
-            State::Done => wire::JobState::Done,
-            State::Failed => wire::JobState::Failed,
-            State::Cancelled => wire::JobState::Cancelled,
-        };
         wire::Job {
             name: record.name.to_string(),
-            state: state.into(),
+            state: shown_state(shown).into(),
             reason,
             step,
             steps,
@@ -94,6 +88,7 @@ impl Run {
                 .machine
                 .slowest()
                 .map_or_else(String::new, |(worker, at)| format!("{worker}, {at}")),
+            phase: None,
         }
     }
 }
