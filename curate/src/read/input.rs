@@ -284,7 +284,7 @@ mod tests {
         fn state(&self) -> io::Result<FileState> {
             Ok(FileState {
                 bytes: self.0.len() as u64,
-                modified: None,
+                version: None,
             })
         }
 

@@ -60,7 +60,8 @@ impl Listing {
     }
 }
 
-/// Lists a source of this machine. The same files give the same units, in the same order, on every machine.
+/// Lists a source of this machine. The same files give the same units, in the same order, on every machine, but for when
+/// files were modified.
 ///
 /// # Errors
 /// If a setting is out of bounds, or the source as a whole cannot be read.
@@ -125,25 +126,27 @@ impl Cutter<'_> {
             Ok(kind) => kind,
             Err((reason, detail)) => return self.drop(file, reason, detail),
         };
-        if found.bytes == 0 {
+        let bytes = found.state.bytes;
+        if bytes == 0 {
             return self.drop(file, "read.empty", "the file is empty".to_owned());
         }
         let mut part = Part {
             file,
-            file_bytes: found.bytes,
+            file_bytes: bytes,
+            version: found.state.version.clone(),
             cut: Cut::Whole,
-            bytes: found.bytes,
+            bytes,
             licence: found.licence.clone(),
         };
         let unit_bytes = self.settings.unit_bytes;
-        if found.bytes <= unit_bytes || kind.compression != Compression::None {
+        if bytes <= unit_bytes || kind.compression != Compression::None {
             return self.push(part);
         }
         match kind.format {
             Format::Jsonl => {
                 let mut start = 0;
-                while start < found.bytes {
-                    let end = start.saturating_add(unit_bytes).min(found.bytes);
+                while start < bytes {
+                    let end = start.saturating_add(unit_bytes).min(bytes);
                     part.cut = Cut::Bytes { start, end };
                     part.bytes = end - start;
                     self.push(part.clone());
@@ -160,7 +163,7 @@ impl Cutter<'_> {
         let opened = self.store.open(&self.root.folder.join(&found.inside)).ok();
         let opened = opened.and_then(|file| ParquetFile::open(file, self.settings).ok());
         let groups = opened.map(|file| file.group_bytes()).unwrap_or_default();
-        let mut left = found.bytes;
+        let mut left = found.state.bytes;
         let (mut start, mut bytes) = (0, 0_u64);
         for (index, &group) in groups.iter().enumerate() {
             let end = index + 1;

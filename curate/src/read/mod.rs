@@ -135,6 +135,10 @@ fn open(
         );
         return Err(("read.changed", detail));
     }
+    if part.version.is_some() && state.version != part.version {
+        let detail = "was written again since it was listed; list the source again once it is left alone";
+        return Err(("read.changed", detail.to_owned()));
+    }
     Ok((file, state, kind))
 }
 

@@ -10,7 +10,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::list::ListError;
 use super::nearest;
 use super::settings::SourceSettings;
-use super::store::{Entry, Kind, Store};
+use super::store::{Entry, FileState, Kind, Store};
 
 /// Globs of which one is enough.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ pub(crate) struct Root {
 
 enum Only {
     All,
-    File { name: OsString, bytes: u64 },
+    File { name: OsString, state: FileState },
     Matching { glob: GlobMatcher, depth: Option<usize> },
 }
 
@@ -70,12 +70,12 @@ impl Root {
                 folder: path.to_owned(),
                 only: Only::All,
             }),
-            Ok(Kind::File(bytes)) => {
+            Ok(Kind::File(state)) => {
                 let name = path.file_name().unwrap_or(path.as_os_str()).to_owned();
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
                 Ok(Self {
                     folder,
-                    only: Only::File { name, bytes },
+                    only: Only::File { name, state },
                 })
             }
             Ok(Kind::Special | Kind::Link) => Err(ListError::NotAFile {
@@ -122,7 +122,7 @@ fn is_glob(text: &str) -> bool {
 pub(crate) struct Found {
     /// Its path inside the source.
     pub(crate) inside: PathBuf,
-    pub(crate) bytes: u64,
+    pub(crate) state: FileState,
     pub(crate) licence: Option<Arc<str>>,
 }
 
@@ -140,10 +140,10 @@ pub(crate) struct Walked {
 pub(crate) fn walk(store: &dyn Store, settings: &SourceSettings) -> Result<Walked, ListError> {
     let root = Root::of(store, settings)?;
     let mut walked = Walked::default();
-    if let Only::File { name, bytes } = &root.only {
+    if let Only::File { name, state } = &root.only {
         walked.files.push(Found {
             inside: name.into(),
-            bytes: *bytes,
+            state: state.clone(),
             licence: None,
         });
         return Ok(walked);
@@ -268,9 +268,9 @@ impl Walk<'_> {
         };
         match kind {
             Kind::File(_) if !self.is_wanted(&inside) => self.walked.excluded += 1,
-            Kind::File(bytes) => self.walked.files.push(Found {
+            Kind::File(state) => self.walked.files.push(Found {
                 inside,
-                bytes,
+                state,
                 licence: licence.cloned(),
             }),
             Kind::Folder => {
