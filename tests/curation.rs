@@ -285,6 +285,10 @@ fn what_is_wrong_with_a_spec_is_said_with_its_line() {
         ),
         ("[[source]]\nname = \"a\"\npath = \"nowhere\"\n", &["nowhere"]),
         (
+            "[[source]]\nname = \"a\"\nlist = \"urls.txt\"\n",
+            &["line 3", "source.list = \"urls.txt\"", "set network = true"],
+        ),
+        (
             "[output]\nvalidation_fraction = 2\n[[source]]\nname = \"a\"\npath = \"raw\"\n",
             &["line 2", "validation_fraction = 2", "below 1"],
         ),

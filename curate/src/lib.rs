@@ -22,6 +22,7 @@
 //! | [`counts`] | what went in, came out, and why not |
 //! | [`report`] | `report.html` and `report.json` |
 //! | [`progress`] | what a build does now, and the wish to stop |
+//! | `fetch`, `runtime` | addresses of lists, and what came of them |
 //! | `work`, `records` | the work folder: tasks that are done or not, and their files |
 //! | [`error`] | what can go wrong, and what to do about it |
 
@@ -33,6 +34,7 @@ pub mod decontaminate;
 pub mod dedup;
 pub mod document;
 pub mod error;
+mod fetch;
 pub mod language;
 pub mod licence;
 pub mod normalise;
@@ -42,6 +44,8 @@ pub mod quality;
 pub mod read;
 mod records;
 pub mod report;
+#[cfg(feature = "remote")]
+mod runtime;
 mod screen;
 pub mod spec;
 pub mod words;

@@ -2,6 +2,7 @@
 //!
 //! | phase | its tasks | leaves |
 //! |---|---|---|
+//! | `fetch` | one an address of a list | what it gave, or why nothing |
 //! | `documents` | one a unit of input | what is kept and dropped of it, and what it looks like to the next phases |
 //! | `duplicates` | one a band, one for exact ones, then one that joins them | which documents go |
 //! | `passages` | one a unit, then one | which paragraphs go |
@@ -14,6 +15,8 @@ mod assemble;
 mod documents;
 mod dropped;
 mod duplicates;
+mod fetch;
+mod input;
 mod kept;
 mod mix;
 mod run;
@@ -33,6 +36,7 @@ use crate::report::Report;
 use crate::screen::Screen;
 use crate::spec::Spec;
 use crate::work::{Key, Work};
+use input::Sources;
 use run::Run;
 
 pub use mix::Share;
@@ -67,14 +71,19 @@ pub fn build(spec: &Spec, out: &Path, progress: &Progress) -> Result<Built, Cura
         return Err(wrong(problem.to_owned()));
     }
     let out = &resolve(out)?;
-    let input = documents::Input::list(spec)?;
-    let fingerprint = Key::new("build", spec, &[&input.key])?.to_string();
+    let sources = Sources::look_at(spec)?;
+    let fingerprint = Key::new("build", spec, &[&sources.key])?.to_string();
     if let Some(standing) = standing(out, &fingerprint)? {
         return Ok(standing);
     }
     let mut run = Run::new(spec, out, progress, fingerprint);
     let work = Work::open(&run.work_folder()?)?;
     let screen = Screen::new(spec)?;
+    let input = if sources.are_here() {
+        sources.fetch(&run, &work)?
+    } else {
+        run.phase("fetch", |run| sources.fetch(run, &work))?
+    };
     let documents = run.phase("read and filter", |run| {
         documents::run(run, &work, &input, &screen)
     })?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// A place that holds files in folders.
 ///
-/// Object stores and lists of addresses become sources by implementing this: a bucket's common prefixes are its folders.
+/// Object stores and lists of addresses are sources by implementing this: a bucket's common prefixes are its folders.
 pub trait Store: Send + Sync {
     /// What is at `path`; links are followed.
     ///
@@ -35,6 +35,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If it is not there, or must not be read.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>>;
+
+    /// The address that a file was fetched from, if it was.
+    fn address(&self, _: &Path) -> Option<Arc<str>> {
+        None
+    }
+
+    /// Why it does not answer any more, if it does not. What is missing since then is not to be taken for missing.
+    fn outage(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// An open file.
@@ -58,7 +68,7 @@ pub struct FileState {
     /// Its size.
     pub bytes: u64,
     /// What is another after each write, if the store knows: when a file of this machine was last modified, in seconds with
-    /// nine decimals.
+    /// nine decimals; the ETag of an object; the digest of what was fetched.
     pub version: Option<Arc<str>>,
 }
 

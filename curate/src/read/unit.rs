@@ -41,6 +41,9 @@ pub struct Part {
     pub cut: Cut,
     /// The part's size as it is stored, in bytes.
     pub bytes: u64,
+    /// The address that the file was fetched from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<Arc<str>>,
     /// What the nearest manifest or licence file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<Arc<str>>,

@@ -62,6 +62,14 @@ enum Only {
 }
 
 impl Root {
+    /// All that a store holds.
+    pub(crate) fn all() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            only: Only::All,
+        }
+    }
+
     /// Looks at the path: a path that is there is taken as it is, even if it looks like a glob.
     pub(crate) fn of(store: &dyn Store, settings: &SourceSettings) -> Result<Self, ListError> {
         let path = Path::new(&settings.path);
@@ -80,6 +88,11 @@ impl Root {
             }
             Ok(Kind::Special | Kind::Link) => Err(ListError::NotAFile {
                 path: path.to_owned(),
+            }),
+            // Else what is asked next would tell less.
+            Err(source) if store.outage().is_some() => Err(ListError::Unreadable {
+                path: path.to_owned(),
+                source,
             }),
             Err(_) if is_glob(&settings.path) => Self::of_glob(&settings.path),
             Err(source) => Err(ListError::Unreadable {
@@ -137,8 +150,7 @@ pub(crate) struct Walked {
 }
 
 /// Finds the files of a source.
-pub(crate) fn walk(store: &dyn Store, settings: &SourceSettings) -> Result<Walked, ListError> {
-    let root = Root::of(store, settings)?;
+pub(crate) fn walk(store: &dyn Store, root: &Root, settings: &SourceSettings) -> Result<Walked, ListError> {
     let mut walked = Walked::default();
     if let Only::File { name, state } = &root.only {
         walked.files.push(Found {
@@ -153,7 +165,7 @@ pub(crate) fn walk(store: &dyn Store, settings: &SourceSettings) -> Result<Walke
         store,
         include: globs("source.include", &settings.include)?,
         exclude: globs("source.exclude", &settings.exclude)?,
-        root: &root,
+        root,
         follow_links: settings.follow_links,
         entered: BTreeSet::new(),
         pile: Vec::new(),
