@@ -229,6 +229,32 @@ fn the_same_bytes_however_the_work_is_cut_and_whatever_dies_on_the_way() {
 }
 
 #[test]
+fn a_file_that_changes_between_two_tries_is_read_again() {
+    let place = place();
+    let (before, _) = built(&place, "out");
+    let mut command = place.command("data build spec.toml --out killed");
+    let marker = place.path("marker");
+    let fault = format!("point=task-done;do=kill;once={};step=20", marker.display());
+    command.env(lockstep_faults::VARIABLE, fault);
+    assert_eq!(Process::start(&mut command).finish().signal, Some(9));
+    // One letter of the first document, which was read; the size stays.
+    let file = place.path("raw/a.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    let at = text.find("river").unwrap();
+    fs::write(&file, format!("{}R{}", &text[..at], &text[at + 1..])).unwrap();
+    let (fresh, _) = built(&place, "fresh");
+    assert_ne!(fresh, before);
+    assert_eq!(built(&place, "killed").0, fresh);
+    // Written again with the same text, it is another input, of which the same bytes come.
+    fs::write(&file, text).unwrap();
+    place
+        .run("data build spec.toml --out out")
+        .code(3)
+        .says(&["other input", "nothing was touched"]);
+    assert_eq!(built(&place, "again").0, before);
+}
+
+#[test]
 fn one_stage_alone() {
     let place = place();
     place.run("data pii raw/a.jsonl --out clean").code(0);
@@ -265,6 +291,10 @@ fn what_is_wrong_with_a_spec_is_said_with_its_line() {
             &["line 5", "wrong"],
         ),
         ("[[source]]\nname = \"a\"\npath = \"nowhere\"\n", &["nowhere"]),
+        (
+            "[[source]]\nname = \"a\"\nlist = \"urls.txt\"\n",
+            &["line 3", "source.list = \"urls.txt\"", "set network = true"],
+        ),
         (
             "[output]\nvalidation_fraction = 2\n[[source]]\nname = \"a\"\npath = \"raw\"\n",
             &["line 2", "validation_fraction = 2", "below 1"],

@@ -69,6 +69,16 @@ pub enum CurateError {
         /// What was being written.
         path: PathBuf,
     },
+    /// A source's service does not answer. What is done stays.
+    #[error(
+        "source {source_name:?}: {problem}; once that is mended, the same command goes on where it stopped"
+    )]
+    Unreachable {
+        /// The source's name in the spec.
+        source_name: String,
+        /// What went wrong.
+        problem: String,
+    },
     /// An input changed while it was read, or since.
     #[error("{}: {problem}; leave the sources alone while a dataset is built, and start again", path.display())]
     Changed {
@@ -151,7 +161,7 @@ impl CurateError {
             Self::StorageFull { .. } => ErrorKind::Storage,
             Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Io { source, .. } => of_system(source),
-            Self::Table { .. } => ErrorKind::System,
+            Self::Table { .. } | Self::Unreachable { .. } => ErrorKind::System,
             Self::Data(error) => error.kind(),
             Self::Dedup(DedupError::Io { source, .. }) => of_system(source),
             Self::Dedup(DedupError::Damaged { .. } | DedupError::OtherSettings { .. }) => ErrorKind::Damaged,

@@ -23,6 +23,7 @@
 //! | [`report`] | `report.html` and `report.json` |
 //! | [`progress`] | what a build does now, and the wish to stop |
 //! | [`crew`] | who does the tasks: the threads of one process, or of several |
+//! | `fetch`, `runtime` | addresses of lists, and what came of them |
 //! | `work`, `records` | the work folder: tasks that are done or not, and their files |
 //! | [`error`] | what can go wrong, and what to do about it |
 
@@ -35,6 +36,7 @@ pub mod decontaminate;
 pub mod dedup;
 pub mod document;
 pub mod error;
+mod fetch;
 pub mod language;
 pub mod licence;
 pub mod normalise;
@@ -44,6 +46,8 @@ pub mod quality;
 pub mod read;
 mod records;
 pub mod report;
+#[cfg(feature = "remote")]
+mod runtime;
 mod screen;
 pub mod spec;
 pub mod words;

@@ -315,7 +315,8 @@ impl Spec {
     pub fn rooted(mut self, base: &Path) -> Self {
         let root = |path: &mut PathBuf| *path = base.join(&path);
         for source in &mut self.sources {
-            if !source.path.contains("://") {
+            source.list.iter_mut().for_each(root);
+            if source.list.is_none() && !source.path.contains("://") {
                 source.path = base.join(&source.path).to_string_lossy().into_owned();
             }
         }

@@ -182,6 +182,11 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
+    /// Removes it: what it did is to be done again.
+    pub(crate) fn remove(self) -> Result<(), CurateError> {
+        remove(&self.folder)
+    }
+
     /// Where task `number` leaves its files.
     pub(crate) fn task(&self, number: usize) -> PathBuf {
         self.folder.join(format!("{number:06}"))

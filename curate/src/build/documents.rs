@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::input::Input;
 use super::run::Run;
 use crate::bias;
 use crate::counts::Counts;
@@ -15,7 +16,7 @@ use crate::document::Dropped;
 use crate::error::CurateError;
 use crate::progress::Progress;
 use crate::quality::Scores;
-use crate::read::{self, Read, SourceSettings, Unit};
+use crate::read::{Read, Source, Unit};
 use crate::records::{RecordWriter, read_json, write_json};
 use crate::screen::{Screen, Screener};
 use crate::spec::{Spec, Stage};
@@ -110,49 +111,6 @@ impl Documents {
     }
 }
 
-/// What is read: the units of all sources, in order.
-pub(super) struct Input {
-    /// The source's number in the spec, and the unit.
-    units: Vec<(usize, Unit)>,
-    /// Files that cannot be read.
-    refused: Vec<Dropped>,
-    pub(super) key: Key,
-}
-
-impl Input {
-    /// Lists all sources.
-    pub(super) fn list(spec: &Spec) -> Result<Self, CurateError> {
-        let (mut units, mut refused) = (Vec::new(), Vec::new());
-        for (number, source) in spec.sources.iter().enumerate() {
-            let listing = read::list(source).map_err(|error| CurateError::Spec {
-                path: None,
-                problem: format!("source {:?}: {error}", source.name),
-            })?;
-            units.extend(listing.units.into_iter().map(|unit| (number, unit)));
-            refused.extend(listing.dropped);
-        }
-        let key = Key::new("input", &(relevant(spec), &units, spec.files()?), &[])?;
-        Ok(Self { units, refused, key })
-    }
-}
-
-/// The parts of a spec that this phase does not look at are as if they were not there.
-fn relevant(spec: &Spec) -> Spec {
-    let stages = spec.in_order().into_iter();
-    Spec {
-        name: String::new(),
-        stages: stages.filter(|stage| *stage != Stage::Tokenize).collect(),
-        tokenizer: Default::default(),
-        mix: Default::default(),
-        output: Default::default(),
-        dedup: crate::spec::DedupSettings {
-            passages: None,
-            ..spec.dedup.clone()
-        },
-        ..spec.clone()
-    }
-}
-
 pub(super) fn run(
     run: &mut Run<'_>,
     work: &Work,
@@ -167,7 +125,7 @@ pub(super) fn run(
     phase.run(units.len(), run.progress, cost, |task, folder| {
         let unit = units
             .get(task)
-            .map(|(source, unit)| (spec.sources.get(*source), unit));
+            .map(|(source, unit)| (input.sources.get(*source), unit));
         let Some((Some(source), unit)) = unit else {
             return Ok(());
         };
@@ -249,9 +207,9 @@ impl<'t> Task<'t> {
         })
     }
 
-    fn run(mut self, unit: &Unit, source: &SourceSettings, progress: &Progress) -> Result<(), CurateError> {
+    fn run(mut self, unit: &Unit, source: &Source, progress: &Progress) -> Result<(), CurateError> {
         let mut failed = None;
-        let flow = read::read(unit, source, &mut |read| match progress
+        let flow = source.read(unit, &mut |read| match progress
             .check()
             .and_then(|()| self.take(read, progress))
         {
@@ -263,6 +221,12 @@ impl<'t> Task<'t> {
         });
         if let (ControlFlow::Break(()), Some(error)) = (flow, failed) {
             return Err(error);
+        }
+        if let Some(problem) = source.outage() {
+            return Err(CurateError::Unreachable {
+                source_name: unit.source.to_string(),
+                problem: problem.to_owned(),
+            });
         }
         self.documents.close()?;
         self.dropped.close()?;

@@ -2,6 +2,7 @@
 //!
 //! | phase | its tasks | leaves |
 //! |---|---|---|
+//! | `fetch` | one an address of a list | what it gave, or why nothing |
 //! | `documents` | one a unit of input | what is kept and dropped of it, and what it looks like to the next phases |
 //! | `duplicates` | one a band, one for exact ones, then one that joins them | which documents go |
 //! | `passages` | one a unit, then one | which paragraphs go |
@@ -14,6 +15,8 @@ mod assemble;
 mod documents;
 mod dropped;
 mod duplicates;
+mod fetch;
+mod input;
 mod kept;
 mod mix;
 mod run;
@@ -38,6 +41,7 @@ use crate::report::Report;
 use crate::screen::Screen;
 use crate::spec::Spec;
 use crate::work::{Key, Work};
+use input::Sources;
 use run::Run;
 
 pub use mix::Share;
@@ -87,24 +91,29 @@ pub fn build_with(
         return Err(wrong(problem.to_owned()));
     }
     let out = &resolve(out)?;
-    let input = documents::Input::list(spec)?;
-    let fingerprint = Key::new("build", spec, &[&input.key])?.to_string();
+    let sources = Sources::look_at(spec)?;
+    let fingerprint = Key::new("build", spec, &[&sources.key])?.to_string();
     if let Some(standing) = standing(out, &fingerprint)? {
         return Ok(standing);
     }
     let run = Run::new(spec, out, progress, fingerprint.clone());
-    in_phases(run, &input, &crew).or_else(|error| match (crew.name(), standing(out, &fingerprint)) {
+    in_phases(run, sources, &crew).or_else(|error| match (crew.name(), standing(out, &fingerprint)) {
         // Another process finished it and removed the work folder under this one's hands.
         (Some(_), Ok(Some(standing))) => Ok(standing),
         _ => Err(error),
     })
 }
 
-fn in_phases(mut run: Run<'_>, input: &documents::Input, crew: &Arc<dyn Crew>) -> Result<Built, CurateError> {
+fn in_phases(mut run: Run<'_>, sources: Sources, crew: &Arc<dyn Crew>) -> Result<Built, CurateError> {
     let work = Work::open(&run.work_folder()?, Arc::clone(crew))?;
     let screen = Screen::new(run.spec)?;
+    let input = if sources.are_here() {
+        sources.fetch(&run, &work)?
+    } else {
+        run.phase("fetch", |run| sources.fetch(run, &work))?
+    };
     let documents = run.phase("read and filter", |run| {
-        documents::run(run, &work, input, &screen)
+        documents::run(run, &work, &input, &screen)
     })?;
     let duplicates = run.phase("find duplicates", |run| duplicates::run(run, &work, &documents))?;
     let kept = run.phase("find passages", |run| {

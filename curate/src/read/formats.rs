@@ -26,9 +26,9 @@ pub(crate) enum Compression {
 pub(crate) type Refusal = (&'static str, String);
 
 impl FileKind {
-    /// What the file of this name is. `format` forces how it is read, but compression goes by name.
+    /// What the file of this name, or at this path, is. `format` forces how it is read, but compression goes by name.
     pub(crate) fn of(name: &str, format: Format) -> Result<Self, Refusal> {
-        let name = name.to_ascii_lowercase();
+        let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
         let (stem, compression) = compression(&name)?;
         let extension = match stem.rsplit_once('.') {
             Some((before, extension)) if !before.is_empty() => extension,
@@ -226,6 +226,8 @@ mod tests {
         );
         assert_eq!(told("lib.rs.gz").unwrap().2, Some("Rust"));
         assert_eq!(told("Makefile").unwrap().2, Some("Makefile"));
+        assert_eq!(told("v1.2/Makefile").unwrap().2, Some("Makefile"));
+        assert_eq!(auto("a.csv/.profile").unwrap_err().0, "read.format");
         assert_eq!(auto("a.tsv").unwrap().delimiter, b'\t');
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Input {
     compression: Compression,
     /// Bytes that were read from storage.
     stored: Rc<Cell<u64>>,
+    /// Whether it was storage that failed.
+    failed: Rc<Cell<bool>>,
     buffer: Vec<u8>,
     /// What is filled and not yet consumed.
     filled: Range<usize>,
@@ -48,11 +50,13 @@ pub(crate) struct Input {
 struct Counting {
     inner: Box<dyn Read + Send>,
     bytes: Rc<Cell<u64>>,
+    failed: Rc<Cell<bool>>,
 }
 
 impl Read for Counting {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = self.inner.read(buffer);
+        let read = read.inspect_err(|_| self.failed.set(true))?;
         self.bytes.set(self.bytes.get() + read as u64);
         Ok(read)
     }
@@ -67,9 +71,11 @@ impl Input {
     ) -> io::Result<Self> {
         let offset = range.start;
         let bytes = Rc::new(Cell::new(0));
+        let failed = Rc::new(Cell::new(false));
         let counting = Counting {
             inner: file.read(range)?,
             bytes: Rc::clone(&bytes),
+            failed: Rc::clone(&failed),
         };
         let inner: Box<dyn Read> = match compression {
             Compression::None => Box::new(counting),
@@ -84,6 +90,7 @@ impl Input {
             inner,
             compression,
             stored: bytes,
+            failed,
             buffer: vec![0; CHUNK_BYTES],
             filled: 0..0,
             offset,
@@ -255,7 +262,10 @@ impl Input {
     fn broken(&self, error: &io::Error) -> Broken {
         let stored = self.stored.get();
         let (reason, what) = match self.compression {
-            _ if error.raw_os_error().is_some() => ("read.unreadable", "cannot be read"),
+            _ if error.kind() == io::ErrorKind::StaleNetworkFileHandle => {
+                ("read.changed", "was written again while it was read")
+            }
+            _ if self.failed.get() => ("read.unreadable", "cannot be read"),
             Compression::None => ("read.unreadable", "cannot be read"),
             _ if error.kind() == io::ErrorKind::UnexpectedEof => {
                 ("read.truncated", "the compressed file is cut off")
@@ -284,7 +294,7 @@ mod tests {
         fn state(&self) -> io::Result<FileState> {
             Ok(FileState {
                 bytes: self.0.len() as u64,
-                modified: None,
+                version: None,
             })
         }
 

@@ -10,7 +10,8 @@ use super::names;
 use super::out::dropped;
 use super::parquet::ParquetFile;
 use super::settings::{Format, SourceSettings};
-use super::store::{LocalStore, Store};
+use super::source::Source;
+use super::store::Store;
 use super::unit::{Cut, Part, Unit};
 use super::walk::{self, Found, Root};
 use crate::document::{Dropped, Origin};
@@ -32,6 +33,14 @@ pub enum ListError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Its store answered at first, and does not any more.
+    #[error("source {path}: {problem}; try again once the service answers")]
+    Outage {
+        /// The source's path.
+        path: String,
+        /// What the store said.
+        problem: String,
     },
     /// The source is a pipe, socket or device.
     #[error("source {}: neither a file nor a folder; write what it yields to a file first", path.display())]
@@ -60,12 +69,13 @@ impl Listing {
     }
 }
 
-/// Lists a source of this machine. The same files give the same units, in the same order, on every machine.
+/// Lists a source. The same files give the same units, in the same order, on every machine, but for when
+/// files were modified.
 ///
 /// # Errors
 /// If a setting is out of bounds, or the source as a whole cannot be read.
 pub fn list(settings: &SourceSettings) -> Result<Listing, ListError> {
-    list_in(&LocalStore, settings)
+    Source::open(settings)?.list()
 }
 
 /// Lists a source of any store.
@@ -74,8 +84,16 @@ pub fn list(settings: &SourceSettings) -> Result<Listing, ListError> {
 /// As [`list`].
 pub fn list_in(store: &dyn Store, settings: &SourceSettings) -> Result<Listing, ListError> {
     settings.check().map_err(ListError::Setting)?;
-    let root = Root::of(store, settings)?;
-    let walked = walk::walk(store, settings)?;
+    list_below(store, &Root::of(store, settings)?, settings)
+}
+
+/// Lists what is below a root.
+pub(crate) fn list_below(
+    store: &dyn Store,
+    root: &Root,
+    settings: &SourceSettings,
+) -> Result<Listing, ListError> {
+    let walked = walk::walk(store, root, settings)?;
     let mut cutter = Cutter {
         store,
         settings,
@@ -102,7 +120,7 @@ pub fn list_in(store: &dyn Store, settings: &SourceSettings) -> Result<Listing, 
 struct Cutter<'a> {
     store: &'a dyn Store,
     settings: &'a SourceSettings,
-    root: Root,
+    root: &'a Root,
     source: Arc<str>,
     current: Vec<Part>,
     listing: Listing,
@@ -125,25 +143,28 @@ impl Cutter<'_> {
             Ok(kind) => kind,
             Err((reason, detail)) => return self.drop(file, reason, detail),
         };
-        if found.bytes == 0 {
+        let bytes = found.state.bytes;
+        if bytes == 0 {
             return self.drop(file, "read.empty", "the file is empty".to_owned());
         }
         let mut part = Part {
             file,
-            file_bytes: found.bytes,
+            file_bytes: bytes,
+            version: found.state.version.clone(),
             cut: Cut::Whole,
-            bytes: found.bytes,
+            bytes,
+            url: self.store.address(&self.root.folder.join(&found.inside)),
             licence: found.licence.clone(),
         };
         let unit_bytes = self.settings.unit_bytes;
-        if found.bytes <= unit_bytes || kind.compression != Compression::None {
+        if bytes <= unit_bytes || kind.compression != Compression::None {
             return self.push(part);
         }
         match kind.format {
             Format::Jsonl => {
                 let mut start = 0;
-                while start < found.bytes {
-                    let end = start.saturating_add(unit_bytes).min(found.bytes);
+                while start < bytes {
+                    let end = start.saturating_add(unit_bytes).min(bytes);
                     part.cut = Cut::Bytes { start, end };
                     part.bytes = end - start;
                     self.push(part.clone());
@@ -160,7 +181,7 @@ impl Cutter<'_> {
         let opened = self.store.open(&self.root.folder.join(&found.inside)).ok();
         let opened = opened.and_then(|file| ParquetFile::open(file, self.settings).ok());
         let groups = opened.map(|file| file.group_bytes()).unwrap_or_default();
-        let mut left = found.bytes;
+        let mut left = found.state.bytes;
         let (mut start, mut bytes) = (0, 0_u64);
         for (index, &group) in groups.iter().enumerate() {
             let end = index + 1;
@@ -215,14 +236,15 @@ pub fn read_all(
     settings: &SourceSettings,
     sink: &mut dyn FnMut(super::Read) -> ControlFlow<()>,
 ) -> Result<(), ListError> {
-    let listing = list(settings)?;
+    let source = Source::open(settings)?;
+    let listing = source.list()?;
     for dropped in listing.dropped {
         if sink(super::Read::Dropped(dropped)).is_break() {
             return Ok(());
         }
     }
     for unit in &listing.units {
-        if super::read(unit, settings, sink).is_break() {
+        if source.read(unit, sink).is_break() {
             break;
         }
     }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `read.hidden`, `read.link`, `read.link_loop`, `read.special` | a file or folder that is passed over |
 //! | `read.unreadable`, `read.changed` | a file that the system does not give, or that changed since it was listed |
+//! | `read.unreachable`, `read.redirect` | an address that does not answer or sends its answer in parts only, or leads in a circle |
 //! | `read.format`, `read.compression` | a file of a kind that is not read |
 //! | `read.empty`, `read.too_long`, `read.binary` | a file or record without text, with too much, or with none at all |
 //! | `read.truncated`, `read.gzip`, `read.zstd` | the rest of a file that ends early or is damaged |
@@ -21,7 +22,10 @@
 //! | module | concept |
 //! |---|---|
 //! | `settings` | `[[source]]` |
+//! | `source` | one that is open: where its files are, and how they are read |
 //! | `store`, `names` | where files are, and their paths as text |
+//! | `place`, `objects` | which paths lead into object stores, and those as folders |
+//! | `fetched` | what was fetched of a list, as a folder |
 //! | `walk`, `nearest`, `formats` | which files there are, under which licence, and of what kind |
 //! | `list`, `unit` | the work that they are |
 //! | `input`, `encoding` | bytes, decompressed and decoded |
@@ -32,6 +36,7 @@
 mod contain;
 mod csv;
 mod encoding;
+mod fetched;
 mod formats;
 mod html;
 mod http;
@@ -40,11 +45,15 @@ mod jsonl;
 mod list;
 mod names;
 mod nearest;
+#[cfg(feature = "remote")]
+mod objects;
 mod out;
 mod pages;
 mod parquet;
+mod place;
 mod record;
 mod settings;
+mod source;
 mod store;
 mod unit;
 mod walk;
@@ -55,8 +64,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+pub(crate) use fetched::{Fetched, FetchedFile};
 pub use list::{ListError, Listing, list, list_in, read_all};
+#[cfg(feature = "remote")]
+pub use objects::Objects;
 pub use settings::{FieldSettings, Format, SourceSettings};
+pub use source::Source;
 pub use store::{Entry, FileState, Kind, LocalStore, Store, StoredFile};
 pub use unit::{Cut, Part, Unit};
 
@@ -97,9 +110,20 @@ pub fn read_in(
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         format!("{error}: {}", cause.unwrap_or_default())
     });
+    read_below(store, root.as_ref(), unit, settings, sink)
+}
+
+/// Reads a unit of what is below a root, or tells of each part why there is none.
+fn read_below(
+    store: &dyn Store,
+    root: Result<&Root, &String>,
+    unit: &Unit,
+    settings: &SourceSettings,
+    sink: &mut dyn FnMut(Read) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     for part in &unit.parts {
         let mut out = Out::new(sink, settings, &unit.source, part);
-        match open(store, root.as_ref(), part, settings) {
+        match open(store, root, part, settings) {
             Ok((file, before, kind)) => {
                 read_part(&file, before, kind, part, &mut out)?;
             }
@@ -134,6 +158,10 @@ fn open(
             part.file_bytes, state.bytes
         );
         return Err(("read.changed", detail));
+    }
+    if part.version.is_some() && state.version != part.version {
+        let detail = "was written again since it was listed; list the source again once it is left alone";
+        return Err(("read.changed", detail.to_owned()));
     }
     Ok((file, state, kind))
 }

@@ -22,8 +22,8 @@ pub(crate) fn licence(
     above: Option<&Arc<str>>,
 ) -> Option<Arc<str>> {
     let text = |name: &OsStr, most: u64| -> Option<String> {
-        let bytes = entries.iter().find_map(|entry| match entry.kind {
-            Kind::File(bytes) if entry.name == name => Some(bytes.min(most)),
+        let bytes = entries.iter().find_map(|entry| match &entry.kind {
+            Kind::File(state) if entry.name == name => Some(state.bytes.min(most)),
             _ => None,
         })?;
         let mut text = Vec::new();

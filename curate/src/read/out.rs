@@ -35,6 +35,7 @@ pub(crate) struct Out<'a> {
     pub(crate) settings: &'a SourceSettings,
     source: Arc<str>,
     file: Arc<str>,
+    url: Option<Arc<str>>,
     licence: Option<Arc<str>>,
     language: Option<&'static str>,
     is_code: bool,
@@ -57,6 +58,7 @@ impl<'a> Out<'a> {
             settings,
             source: Arc::clone(source),
             file: Arc::clone(&part.file),
+            url: part.url.clone(),
             licence: part.licence.clone(),
             language: None,
             is_code: settings.code,
@@ -91,7 +93,9 @@ impl<'a> Out<'a> {
             origin: self.origin(at),
             text,
             id: record.take_field(Field::Id),
-            url: record.take_field(Field::Url),
+            url: record
+                .take_field(Field::Url)
+                .or_else(|| self.url.as_deref().map(str::to_owned)),
             language,
             licence,
             opt_outs: record.take_opt_outs(),

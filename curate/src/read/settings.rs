@@ -1,7 +1,10 @@
 //! `[[source]]`: what is read, and how.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::place::Place;
 use super::walk::Globs;
 
 /// How files are read; decided by a file's extension unless it is set.
@@ -35,8 +38,17 @@ pub enum Format {
 pub struct SourceSettings {
     /// Its name, which documents carry.
     pub name: String,
-    /// A folder, a file, or a glob such as `crawl/**/*.warc.gz`. In a glob `*` stays within a folder.
+    /// A folder, a file, or a glob such as `crawl/**/*.warc.gz`, in which `*` stays within a folder. In a build with the
+    /// feature `remote` also in an object store: `s3://bucket/crawl/*.warc.gz`, `gs://`, `az://`, `abfs://`, `abfss://` or,
+    /// by way of the same library, `file:///`.
     pub path: String,
+    /// Instead of a path, a file of http and https addresses, one a line, that are fetched; lines that begin with `#` are
+    /// passed over. Needs `network`, and a build with the feature `remote`.
+    pub list: Option<PathBuf>,
+    /// Whether the addresses of `list` may be fetched. False.
+    pub network: bool,
+    /// What is longer at an address is dropped, in bytes. 1 GiB.
+    pub max_bytes: u64,
     /// How files are read.
     pub format: Format,
     /// Which fields of a record are what.
@@ -70,6 +82,9 @@ impl Default for SourceSettings {
         Self {
             name: String::new(),
             path: String::new(),
+            list: None,
+            network: false,
+            max_bytes: 1 << 30,
             format: Format::Auto,
             fields: FieldSettings::default(),
             licence: None,
@@ -98,13 +113,27 @@ impl SourceSettings {
                 self.name
             ));
         }
-        if self.path.is_empty() {
-            return Err(format!(
-                "source.path = \"\": must be a folder, a file or a glob (source {:?})",
-                self.name
-            ));
-        }
+        match &self.list {
+            None if self.path.is_empty() => {
+                return Err(format!(
+                    "source.path = \"\": must be a folder, a file or a glob (source {:?})",
+                    self.name
+                ));
+            }
+            Some(list) if !self.path.is_empty() => {
+                return Err(format!("source.list = {list:?}: either this or `path`, not both"));
+            }
+            Some(list) if !self.network => {
+                return Err(format!(
+                    "source.list = {list:?}: nothing is fetched unless it is asked for; set network = true in this \
+                     [[source]] (source {:?})",
+                    self.name
+                ));
+            }
+            _ => Place::of(&self.path)?,
+        };
         let sizes = [
+            ("max_bytes", self.max_bytes),
             ("unit_bytes", self.unit_bytes),
             ("max_record_bytes", self.max_record_bytes as u64),
             ("max_html_bytes", self.max_html_bytes as u64),
@@ -243,6 +272,15 @@ mod tests {
         let named = |rest: &str| refused(&format!("name = \"a\"\npath = \"b\"\n{rest}"));
         assert!(refused("path = \"x\"").starts_with("source.name = \"\": must be"));
         assert!(refused("name = \"x\"").starts_with("source.path = \"\": must be"));
+        assert!(named("list = \"c\"").starts_with("source.list = \"c\": either this or `path`"));
+        let off = refused("name = \"a\"\nlist = \"urls.txt\"");
+        assert!(
+            off.starts_with("source.list = \"urls.txt\"") && off.contains("set network = true"),
+            "{off}"
+        );
+        assert!(parsed("name = \"a\"\nlist = \"urls.txt\"\nnetwork = true").is_ok());
+        assert!(refused("name = \"a\"\npath = \"http://a/b\"").contains("source.list"));
+        assert!(named("max_bytes = 0").starts_with("source.max_bytes = 0: must be 1 to"));
         assert!(named("unit_bytes = 0").starts_with("source.unit_bytes = 0: must be 1 to"));
         assert!(named("max_record_bytes = 0").starts_with("source.max_record_bytes = 0"));
         assert!(named("include = [\"a[\"]").starts_with("source.include = \"a[\""));

@@ -4,14 +4,13 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// A place that holds files in folders.
 ///
-/// Object stores and lists of addresses become sources by implementing this: a bucket's common prefixes are its folders.
+/// Object stores and lists of addresses are sources by implementing this: a bucket's common prefixes are its folders.
 pub trait Store: Send + Sync {
     /// What is at `path`; links are followed.
     ///
@@ -36,6 +35,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If it is not there, or must not be read.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>>;
+
+    /// The address that a file was fetched from, if it was.
+    fn address(&self, _: &Path) -> Option<Arc<str>> {
+        None
+    }
+
+    /// Why it does not answer any more, if it does not. What is missing since then is not to be taken for missing.
+    fn outage(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// An open file.
@@ -54,12 +63,13 @@ pub trait StoredFile: Send + Sync {
 }
 
 /// What tells that a file changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileState {
     /// Its size.
     pub bytes: u64,
-    /// When it was last written, if the store knows.
-    pub modified: Option<SystemTime>,
+    /// What is another after each write, if the store knows: when a file of this machine was last modified, in seconds with
+    /// nine decimals; the ETag of an object; the digest of what was fetched.
+    pub version: Option<Arc<str>>,
 }
 
 /// An entry of a folder.
@@ -72,10 +82,10 @@ pub struct Entry {
 }
 
 /// What there is at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A file of so many bytes.
-    File(u64),
+    /// A file.
+    File(FileState),
     /// A folder.
     Folder,
     /// A symbolic link.
@@ -120,7 +130,7 @@ impl Store for LocalStore {
 fn kind_of(metadata: &fs::Metadata) -> Kind {
     let kind = metadata.file_type();
     if kind.is_file() {
-        Kind::File(metadata.len())
+        Kind::File(state_of(metadata))
     } else if kind.is_dir() {
         Kind::Folder
     } else if kind.is_symlink() {
@@ -130,15 +140,18 @@ fn kind_of(metadata: &fs::Metadata) -> Kind {
     }
 }
 
+fn state_of(metadata: &fs::Metadata) -> FileState {
+    FileState {
+        bytes: metadata.len(),
+        version: Some(format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()).into()),
+    }
+}
+
 struct LocalFile(Arc<File>);
 
 impl StoredFile for LocalFile {
     fn state(&self) -> io::Result<FileState> {
-        let metadata = self.0.metadata()?;
-        Ok(FileState {
-            bytes: metadata.len(),
-            modified: metadata.modified().ok(),
-        })
+        self.0.metadata().map(|metadata| state_of(&metadata))
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Box<dyn io::Read + Send>> {

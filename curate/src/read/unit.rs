@@ -34,10 +34,16 @@ pub struct Part {
     pub file: Arc<str>,
     /// The file's whole size when it was listed, in bytes.
     pub file_bytes: u64,
+    /// Its [version](super::FileState::version) when it was listed, if the store knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Arc<str>>,
     /// Which part of it.
     pub cut: Cut,
     /// The part's size as it is stored, in bytes.
     pub bytes: u64,
+    /// The address that the file was fetched from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<Arc<str>>,
     /// What the nearest manifest or licence file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<Arc<str>>,

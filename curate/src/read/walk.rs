@@ -10,7 +10,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::list::ListError;
 use super::nearest;
 use super::settings::SourceSettings;
-use super::store::{Entry, Kind, Store};
+use super::store::{Entry, FileState, Kind, Store};
 
 /// Globs of which one is enough.
 #[derive(Debug, Default)]
@@ -57,11 +57,19 @@ pub(crate) struct Root {
 
 enum Only {
     All,
-    File { name: OsString, bytes: u64 },
+    File { name: OsString, state: FileState },
     Matching { glob: GlobMatcher, depth: Option<usize> },
 }
 
 impl Root {
+    /// All that a store holds.
+    pub(crate) fn all() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            only: Only::All,
+        }
+    }
+
     /// Looks at the path: a path that is there is taken as it is, even if it looks like a glob.
     pub(crate) fn of(store: &dyn Store, settings: &SourceSettings) -> Result<Self, ListError> {
         let path = Path::new(&settings.path);
@@ -70,16 +78,21 @@ impl Root {
                 folder: path.to_owned(),
                 only: Only::All,
             }),
-            Ok(Kind::File(bytes)) => {
+            Ok(Kind::File(state)) => {
                 let name = path.file_name().unwrap_or(path.as_os_str()).to_owned();
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
                 Ok(Self {
                     folder,
-                    only: Only::File { name, bytes },
+                    only: Only::File { name, state },
                 })
             }
             Ok(Kind::Special | Kind::Link) => Err(ListError::NotAFile {
                 path: path.to_owned(),
+            }),
+            // Else what is asked next would tell less.
+            Err(source) if store.outage().is_some() => Err(ListError::Unreadable {
+                path: path.to_owned(),
+                source,
             }),
             Err(_) if is_glob(&settings.path) => Self::of_glob(&settings.path),
             Err(source) => Err(ListError::Unreadable {
@@ -122,7 +135,7 @@ fn is_glob(text: &str) -> bool {
 pub(crate) struct Found {
     /// Its path inside the source.
     pub(crate) inside: PathBuf,
-    pub(crate) bytes: u64,
+    pub(crate) state: FileState,
     pub(crate) licence: Option<Arc<str>>,
 }
 
@@ -137,13 +150,12 @@ pub(crate) struct Walked {
 }
 
 /// Finds the files of a source.
-pub(crate) fn walk(store: &dyn Store, settings: &SourceSettings) -> Result<Walked, ListError> {
-    let root = Root::of(store, settings)?;
+pub(crate) fn walk(store: &dyn Store, root: &Root, settings: &SourceSettings) -> Result<Walked, ListError> {
     let mut walked = Walked::default();
-    if let Only::File { name, bytes } = &root.only {
+    if let Only::File { name, state } = &root.only {
         walked.files.push(Found {
             inside: name.into(),
-            bytes: *bytes,
+            state: state.clone(),
             licence: None,
         });
         return Ok(walked);
@@ -153,7 +165,7 @@ pub(crate) fn walk(store: &dyn Store, settings: &SourceSettings) -> Result<Walke
         store,
         include: globs("source.include", &settings.include)?,
         exclude: globs("source.exclude", &settings.exclude)?,
-        root: &root,
+        root,
         follow_links: settings.follow_links,
         entered: BTreeSet::new(),
         pile: Vec::new(),
@@ -268,9 +280,9 @@ impl Walk<'_> {
         };
         match kind {
             Kind::File(_) if !self.is_wanted(&inside) => self.walked.excluded += 1,
-            Kind::File(bytes) => self.walked.files.push(Found {
+            Kind::File(state) => self.walked.files.push(Found {
                 inside,
-                bytes,
+                state,
                 licence: licence.cloned(),
             }),
             Kind::Folder => {

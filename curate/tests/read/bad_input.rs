@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::SystemTime;
 
 use lockstep_curate::read;
 use parquet::basic::Compression;
@@ -273,10 +274,14 @@ fn a_file_that_changes_between_list_and_read_is_told() {
         ("a.txt", b"a"),
         ("b.jsonl", b"{\"text\":\"b\"}\n"),
         ("c.txt", b"c"),
+        ("d.txt", b"d"),
     ]);
     let settings = settings(source.path());
     let unit = read::list(&settings).unwrap().units.remove(0);
     fs::write(source.path().join("a.txt"), "longer").unwrap();
+    let same_size = fs::File::create(source.path().join("d.txt")).unwrap();
+    (&same_size).write_all(b"D").unwrap();
+    same_size.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     fs::remove_file(source.path().join("c.txt")).unwrap();
     let mut all = All::default();
     assert_eq!(
@@ -285,7 +290,7 @@ fn a_file_that_changes_between_list_and_read_is_told() {
     );
     assert_eq!(
         (all.texts(), all.reasons()),
-        (vec!["b"], vec!["read.changed", "read.unreadable"])
+        (vec!["b"], vec!["read.changed", "read.unreadable", "read.changed"])
     );
 }
 

@@ -178,14 +178,18 @@ impl MadeUpFile for Endless {
     }
 }
 
+fn state_of(file: &impl MadeUpFile) -> FileState {
+    FileState {
+        bytes: file.bytes(),
+        version: None,
+    }
+}
+
 struct Opened<F>(F);
 
 impl<F: MadeUpFile> StoredFile for Opened<F> {
     fn state(&self) -> io::Result<FileState> {
-        Ok(FileState {
-            bytes: self.0.bytes(),
-            modified: None,
-        })
+        Ok(state_of(&self.0))
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Box<dyn io::Read + Send>> {
@@ -199,14 +203,14 @@ impl<F: MadeUpFile> Store for MadeUp<F> {
             return Ok(Kind::Folder);
         }
         let file = self.find(path)?;
-        Ok(Kind::File(file.bytes()))
+        Ok(Kind::File(state_of(file)))
     }
 
     fn entries(&self, _: &Path) -> io::Result<Vec<io::Result<Entry>>> {
         let entry = |(name, file): (&String, &F)| {
             Ok(Entry {
                 name: name.into(),
-                kind: Kind::File(file.bytes()),
+                kind: Kind::File(state_of(file)),
             })
         };
         Ok(self.0.iter().map(entry).collect())
