@@ -516,6 +516,20 @@ fn counts_are_bytes_words_and_tokens() {
     );
 }
 
+#[test]
+fn what_is_no_json_is_an_error() {
+    let whole = PAIRS[2].ours.to_json().unwrap();
+    for (from, to) in [
+        ("\"decoder\": {", "\"decoder\": {{"),
+        ("\"decoder\": {", "\"decoder\": 1e999, \"a\": {"),
+        ("}", ""),
+    ] {
+        let damaged = whole.replacen(from, to, 1);
+        assert_ne!(damaged, whole);
+        assert!(Tokenizer::from_json(&damaged).is_err(), "{from} -> {to}");
+    }
+}
+
 /// GPT-2's own vocabulary, its published ids for a few words, and the crate's for much text.
 #[test]
 fn gpt2_has_its_ids() {

@@ -155,6 +155,8 @@ impl Tokenizer {
     /// If it is none.
     pub fn from_hugging_face(json: &str) -> Result<Self, DataError> {
         let failed = failed("read the tokenizer");
+        // The crate panics on some text that is no JSON.
+        let _: serde_json::Value = serde_json::from_str(json).map_err(|error| failed(error.into()))?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(&failed)?;
         inner.set_encode_special_tokens(true);
         inner.with_truncation(None).map_err(&failed)?;
