@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use support::disk::Disk;
 use support::place::Place;
 use support::process::Process;
+use support::raw::text;
 
 const SPEC: &str = r#"
 name = "small"
@@ -28,29 +29,6 @@ min_stop_words = 0
 vocab_size = 300
 [dedup.passages]
 "#;
-
-/// A document of English words, another for each number.
-fn text(number: u64) -> String {
-    const WORDS: [&str; 24] = [
-        "the", "house", "of", "water", "and", "people", "that", "river", "have", "morning", "with", "market",
-        "to", "garden", "be", "winter", "summer", "music", "paper", "teacher", "village", "station",
-        "evening", "picture",
-    ];
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
-    let mut draw = move |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 33) as usize % below
-    };
-    let mut sentence = || {
-        let words: Vec<&str> = (0..8 + draw(8)).map(|_| WORDS[draw(WORDS.len())]).collect();
-        let text = words.join(" ");
-        format!("{}{}.", text[..1].to_uppercase(), &text[1..])
-    };
-    let mut paragraph = || (0..4).map(|_| sentence()).collect::<Vec<_>>().join(" ");
-    (0..4).map(|_| paragraph()).collect::<Vec<_>>().join("\n\n")
-}
 
 /// Documents of all fates, in files of several formats.
 fn write_raw(folder: &Path) {
