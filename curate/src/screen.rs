@@ -96,9 +96,8 @@ impl Screen {
     }
 
     /// What the audit says, if there is one.
-    pub(crate) fn audit(&self, counts: &bias::Counts) -> Option<serde_json::Value> {
-        let report = self.auditor.as_ref()?.report(counts);
-        serde_json::to_value(report).ok()
+    pub(crate) fn audit(&self, counts: &bias::Counts) -> Option<bias::Report> {
+        Some(self.auditor.as_ref()?.report(counts))
     }
 }
 
