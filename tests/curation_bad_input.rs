@@ -169,6 +169,11 @@ fn bad_records_are_told_and_the_good_beside_them_kept() {
     put(&place, "bad\nname.txt", "");
 
     let fate = Fate::of(&place, place.run("data build spec.toml --out out"));
+    let report: serde_json::Value = serde_json::from_str(&place.read("out/report.json")).unwrap();
+    assert_eq!(
+        report["counts"]["stages"]["read"]["altered"],
+        json!({"windows-1252": 1})
+    );
     assert_eq!(fate.kept("good.jsonl").len(), 30);
     assert_eq!(fate.kept("mixed.jsonl"), good_at);
     let told: Vec<_> = fate

@@ -151,7 +151,10 @@ impl Screener<'_> {
     /// Puts a document, whose text has this digest, through the stages.
     pub(crate) fn screen(&mut self, mut document: Document, before: Digest) -> Result<Curated, Box<Dropped>> {
         let bytes = document.text.len();
-        self.counts.stage(Stage::Read.name()).pass(bytes, bytes);
+        let read = self.counts.stage(Stage::Read.name());
+        read.pass(bytes, bytes);
+        // Other encodings than UTF-8, by their names.
+        read.alter(document.encoding.map(|encoding| (encoding, 1)));
         let mut found = Findings::default();
         for stage in self.screen.spec.in_order() {
             let given = document.text.len();
