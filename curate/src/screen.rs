@@ -162,7 +162,7 @@ impl Screener<'_> {
                 Stage::Normalise => self.normalise(&mut document),
                 Stage::Language => self.language(&document, &mut found),
                 Stage::Licence => self.licence(&mut document, &before),
-                Stage::Quality => self.quality(&document, &mut found),
+                Stage::Quality => self.quality(&mut document, &mut found),
                 Stage::Decontaminate => self.decontaminate(&mut document, &mut found),
                 Stage::Pii => self.pii(&mut document, &mut found),
                 Stage::Read | Stage::Dedup | Stage::Bias | Stage::Tokenize => continue,
@@ -235,7 +235,7 @@ impl Screener<'_> {
         Ok(())
     }
 
-    fn quality(&mut self, document: &Document, found: &mut Findings) -> Result<(), Verdict> {
+    fn quality(&mut self, document: &mut Document, found: &mut Findings) -> Result<(), Verdict> {
         let language = found.language.code.as_deref();
         let scores = self.scorer.score(&document.text, language);
         for rule in rules() {
@@ -246,7 +246,23 @@ impl Screener<'_> {
         }
         let verdict = self.screen.rules.verdict(&scores, language, document.is_code);
         found.scores = Some(Box::new(scores));
-        verdict.map_or(Ok(()), |reason| Err((reason.code, reason.detail)))
+        if let Some(reason) = verdict {
+            return Err((reason.code, reason.detail));
+        }
+        if self.screen.spec.quality.clean_lines && !document.is_code {
+            let cleaned = self.scorer.clean(&document.text, language);
+            let flow = self.counts.stage(Stage::Quality.name());
+            flow.alter(cleaned.lines.changes());
+            let cleaned = owned(cleaned.text);
+            replace(&mut document.text, cleaned);
+            if document.text.is_empty() {
+                return Err((
+                    "c4.lines",
+                    "no line is left that ends as a sentence does".to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn decontaminate(&mut self, document: &mut Document, found: &mut Findings) -> Result<(), Verdict> {
