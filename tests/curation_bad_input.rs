@@ -77,7 +77,7 @@ impl Fate {
 
     /// Where the records of a file begin that are kept.
     fn kept(&self, file: &str) -> Vec<u64> {
-        let mut offsets: Vec<u64> = self.rows(&self.kept, file).map(|row| offset(row)).collect();
+        let mut offsets: Vec<u64> = self.rows(&self.kept, file).map(offset).collect();
         offsets.sort_unstable();
         offsets
     }
