@@ -136,12 +136,19 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` that [`Tokenizer::to_json`] wrote of a trained tokenizer.
     ///
     /// # Errors
-    /// If it is none, or its token 0 is not [`END_OF_TEXT`].
+    /// If it is none, its token 0 is not [`END_OF_TEXT`], or two tokens have the same id.
     pub fn from_json(json: &str) -> Result<Self, DataError> {
         let mut tokenizer = Self::from_hugging_face(json)?;
         if tokenizer.token_id(END_OF_TEXT) != Some(END_OF_TEXT_ID) {
             return Err(failed("read the tokenizer")(
                 format!("token {END_OF_TEXT_ID} is not {END_OF_TEXT}").into(),
+            ));
+        }
+        let mut ids: Vec<u32> = tokenizer.inner.get_vocab(true).into_values().collect();
+        ids.sort_unstable();
+        if let Some([id, ..]) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(failed("read the tokenizer")(
+                format!("two tokens have the id {id}").into(),
             ));
         }
         tokenizer.cuts = Cuts::AlsoWithinWords;
