@@ -20,6 +20,7 @@ use support::cluster::{Coordinator, faulty_worker};
 use support::disk::Disk;
 use support::place::Place;
 use support::process::Process;
+use support::raw::{rows, text};
 
 const SPEC: &str = r#"
 name = "small"
@@ -35,29 +36,6 @@ min_stop_words = 0
 vocab_size = 300
 [dedup.passages]
 "#;
-
-/// A document of English words, another for each number.
-fn text(number: u64) -> String {
-    const WORDS: [&str; 24] = [
-        "the", "house", "of", "water", "and", "people", "that", "river", "have", "morning", "with", "market",
-        "to", "garden", "be", "winter", "summer", "music", "paper", "teacher", "village", "station",
-        "evening", "picture",
-    ];
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
-    let mut draw = move |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 33) as usize % below
-    };
-    let mut sentence = || {
-        let words: Vec<&str> = (0..8 + draw(8)).map(|_| WORDS[draw(WORDS.len())]).collect();
-        let text = words.join(" ");
-        format!("{}{}.", text[..1].to_uppercase(), &text[1..])
-    };
-    let mut paragraph = || (0..4).map(|_| sentence()).collect::<Vec<_>>().join(" ");
-    (0..4).map(|_| paragraph()).collect::<Vec<_>>().join("\n\n")
-}
 
 /// Documents of all fates, in files of several formats.
 fn write_raw(folder: &Path) {
@@ -330,6 +308,88 @@ fn too_little_text_for_the_vocabulary() {
         .run("data build spec.toml --out out")
         .code(2)
         .says(&["tokenizer.vocab_size = 9000", "lower it to at most"]);
+}
+
+#[test]
+fn tokens_are_shared_as_the_weights_ask() {
+    let place = Place::new();
+    // Of one source there is four times as much as of the other; it is to have thrice the tokens.
+    let mut spec = SPEC.to_owned();
+    for (name, numbers) in [("large", 0..400), ("little", 1000..1100)] {
+        let lines = numbers.map(|number| json!({ "text": text(number) }).to_string() + "\n");
+        fs::write(place.path(&format!("{name}.jsonl")), lines.collect::<String>()).unwrap();
+        spec += &format!("[[source]]\nname = \"{name}\"\npath = \"{name}.jsonl\"\n");
+    }
+    let spec = spec.replace(
+        "[[source]]\nname = \"web\"\npath = \"raw\"\nunit_bytes = 20000\n",
+        "",
+    );
+    let shares = |weights: &str| {
+        fs::write(
+            place.path("spec.toml"),
+            format!("{spec}[mix]\nmax_epochs = 8\n{weights}"),
+        )
+        .unwrap();
+        fs::remove_dir_all(place.path("out")).ok();
+        built(&place, "out");
+        // Counted from the shards: an index tells how many tokens each document has, in the order of the table.
+        let index = fs::read(place.path("out/shard-00000.idx")).unwrap();
+        let sequences = u64::from_le_bytes(index[18..26].try_into().unwrap()) as usize;
+        let lengths = index[34..][..4 * sequences].as_chunks::<4>().0.iter();
+        let lengths = lengths.map(|bytes| u64::from(u32::from_le_bytes(*bytes)));
+        let documents = rows(&place.path("out/documents.parquet")).into_iter();
+        let train: Vec<_> = documents.filter(|row| row["split"] == "train").collect();
+        assert_eq!(train.len(), sequences);
+        let (mut large, mut all) = (0, 0);
+        for (row, tokens) in train.iter().zip(lengths) {
+            large += if row["source"] == "large" { tokens } else { 0 };
+            all += tokens;
+        }
+        assert_eq!(
+            fs::metadata(place.path("out/shard-00000.bin")).unwrap().len(),
+            2 * all
+        );
+        large as f64 / all as f64
+    };
+    let asked = |weights: &str, share: f64| {
+        let found = shares(weights);
+        assert!(
+            (found - share).abs() < 0.01,
+            "{weights}: {found}, asked for {share}"
+        );
+    };
+    asked("weights = { large = 3, little = 1 }", 0.75);
+    asked("weights = { large = 1, little = 1 }", 0.5);
+    // Tokens to the power of a half: two to one.
+    asked("temperature = 2.0", 2.0 / 3.0);
+}
+
+#[test]
+fn lines_that_c4_drops_are_cleaned_away_if_that_is_asked_for() {
+    let place = place();
+    let line = "Click here for more words about the house of water";
+    let extra = json!({"text": format!("{}\n\n{line}\n{}", text(2000), text(2001))});
+    fs::write(place.path("raw/c.jsonl"), extra.to_string()).unwrap();
+    let has_line = |out: &str| {
+        let shown = place
+            .run(&format!("data show {out} --document web/c.jsonl -o json"))
+            .code(0)
+            .json();
+        shown["text"].as_str().unwrap().contains(line)
+    };
+    let (_, report) = built(&place, "out");
+    assert!(has_line("out"));
+    assert_eq!(report["counts"]["stages"]["quality"]["altered"], json!({}));
+    let spec = SPEC.replace(
+        "[quality.gopher_quality]",
+        "[quality]\nclean_lines = true\n[quality.gopher_quality]",
+    );
+    fs::write(place.path("spec.toml"), spec).unwrap();
+    let (_, report) = built(&place, "cleaned");
+    assert!(!has_line("cleaned"));
+    let altered = &report["counts"]["stages"]["quality"]["altered"];
+    assert!(altered["unterminated_lines"].as_u64().unwrap() >= 1, "{altered}");
+    assert!(altered["blank_lines"].as_u64().unwrap() >= 100, "{altered}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use comfy_table::{Table, presets};
+pub(crate) use lockstep_curate::report::count;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -86,29 +87,12 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A number with thousands separated.
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!(
-            [0, 999, 1000, 1234567].map(count),
-            ["0", "999", "1,000", "1,234,567"]
-        );
         assert_eq!(
             [0.4, 59.6, 61.0, 3700.0, -1.0].map(seconds),
             ["0 s", "1 min 00 s", "1 min 01 s", "1 h 01 min", "-"]

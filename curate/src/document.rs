@@ -56,6 +56,8 @@ pub struct Document {
     pub created: Option<String>,
     /// Whether it is source code, which has filters of its own.
     pub is_code: bool,
+    /// The encoding that its bytes were in, by its name in the Encoding Standard, where that is not UTF-8.
+    pub encoding: Option<&'static str>,
 }
 
 /// A record or document that is left out.

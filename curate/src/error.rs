@@ -27,8 +27,8 @@ pub enum CurateError {
     },
     /// Nothing is left to write.
     #[error(
-        "no document is left of {read} that were read; {worst} dropped most of them ({count}): loosen that rule, or leave \
-         its stage out of `stages`"
+        "no document is left of {read} that were read; {worst} dropped most of them ({count}), the first {first}: loosen \
+         that rule, or leave its stage out of `stages`"
     )]
     NothingLeft {
         /// Documents that were read.
@@ -37,14 +37,18 @@ pub enum CurateError {
         worst: String,
         /// How many it dropped.
         count: u64,
+        /// The first of them: its name and what was found.
+        first: String,
     },
     /// The sources hold nothing at all.
-    #[error("the sources hold no document{}: check `path`, `include` and `format` of each [[source]]", refused(*dropped, worst))]
+    #[error("the sources hold no document{}: check `path`, `include` and `format` of each [[source]]", refused(*dropped, worst, first))]
     NothingRead {
         /// Records and files that could not be used.
         dropped: u64,
-        /// The reason of most of them.
+        /// The stage and reason of most of them.
         worst: String,
+        /// The first of those: its name and what is wrong with it.
+        first: String,
     },
     /// The output folder holds something that must not be overwritten.
     #[error("{}: {holds}; nothing was touched: give another folder, or remove this one yourself", path.display())]
@@ -118,11 +122,11 @@ fn place(path: &Option<PathBuf>) -> String {
         .map_or_else(String::new, |path| format!("{}: ", path.display()))
 }
 
-fn refused(dropped: u64, worst: &str) -> String {
+fn refused(dropped: u64, worst: &str, first: &str) -> String {
     if dropped == 0 {
         String::new()
     } else {
-        format!(" ({dropped} records could not be used, most as {worst})")
+        format!(" ({dropped} records could not be used, most by {worst}, the first {first})")
     }
 }
 

@@ -96,9 +96,8 @@ impl Screen {
     }
 
     /// What the audit says, if there is one.
-    pub(crate) fn audit(&self, counts: &bias::Counts) -> Option<serde_json::Value> {
-        let report = self.auditor.as_ref()?.report(counts);
-        serde_json::to_value(report).ok()
+    pub(crate) fn audit(&self, counts: &bias::Counts) -> Option<bias::Report> {
+        Some(self.auditor.as_ref()?.report(counts))
     }
 }
 
@@ -152,7 +151,10 @@ impl Screener<'_> {
     /// Puts a document, whose text has this digest, through the stages.
     pub(crate) fn screen(&mut self, mut document: Document, before: Digest) -> Result<Curated, Box<Dropped>> {
         let bytes = document.text.len();
-        self.counts.stage(Stage::Read.name()).pass(bytes, bytes);
+        let read = self.counts.stage(Stage::Read.name());
+        read.pass(bytes, bytes);
+        // Other encodings than UTF-8, by their names.
+        read.alter(document.encoding.map(|encoding| (encoding, 1)));
         let mut found = Findings::default();
         for stage in self.screen.spec.in_order() {
             let given = document.text.len();
@@ -160,7 +162,7 @@ impl Screener<'_> {
                 Stage::Normalise => self.normalise(&mut document),
                 Stage::Language => self.language(&document, &mut found),
                 Stage::Licence => self.licence(&mut document, &before),
-                Stage::Quality => self.quality(&document, &mut found),
+                Stage::Quality => self.quality(&mut document, &mut found),
                 Stage::Decontaminate => self.decontaminate(&mut document, &mut found),
                 Stage::Pii => self.pii(&mut document, &mut found),
                 Stage::Read | Stage::Dedup | Stage::Bias | Stage::Tokenize => continue,
@@ -233,7 +235,7 @@ impl Screener<'_> {
         Ok(())
     }
 
-    fn quality(&mut self, document: &Document, found: &mut Findings) -> Result<(), Verdict> {
+    fn quality(&mut self, document: &mut Document, found: &mut Findings) -> Result<(), Verdict> {
         let language = found.language.code.as_deref();
         let scores = self.scorer.score(&document.text, language);
         for rule in rules() {
@@ -244,7 +246,23 @@ impl Screener<'_> {
         }
         let verdict = self.screen.rules.verdict(&scores, language, document.is_code);
         found.scores = Some(Box::new(scores));
-        verdict.map_or(Ok(()), |reason| Err((reason.code, reason.detail)))
+        if let Some(reason) = verdict {
+            return Err((reason.code, reason.detail));
+        }
+        if self.screen.spec.quality.clean_lines && !document.is_code {
+            let cleaned = self.scorer.clean(&document.text, language);
+            let flow = self.counts.stage(Stage::Quality.name());
+            flow.alter(cleaned.lines.changes());
+            let cleaned = owned(cleaned.text);
+            replace(&mut document.text, cleaned);
+            if document.text.is_empty() {
+                return Err((
+                    "c4.lines",
+                    "no line is left that ends as a sentence does".to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn decontaminate(&mut self, document: &mut Document, found: &mut Findings) -> Result<(), Verdict> {

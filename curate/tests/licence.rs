@@ -22,6 +22,7 @@ fn document() -> Document {
         opt_outs: Vec::new(),
         created: None,
         is_code: false,
+        encoding: None,
     }
 }
 

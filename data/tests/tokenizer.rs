@@ -516,6 +516,23 @@ fn counts_are_bytes_words_and_tokens() {
     );
 }
 
+#[test]
+fn a_damaged_tokenizer_is_an_error() {
+    let texts = ["the cat and the dog ate the rat in the hat; that is what they say. ".repeat(3)];
+    let whole = Tokenizer::train(&texts, 265).unwrap().to_json().unwrap();
+    Tokenizer::from_json(&whole).unwrap();
+    for (from, to, words) in [
+        ("\"decoder\": {", "\"decoder\": {{", "key must be a string"),
+        ("}", "", "expected"),
+        ("\"!\": 1,", "\"!\": 2,", "two tokens have the id 2"),
+    ] {
+        let damaged = whole.replacen(from, to, 1);
+        assert_ne!(damaged, whole, "{from}");
+        let error = Tokenizer::from_json(&damaged).err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
 /// GPT-2's own vocabulary, its published ids for a few words, and the crate's for much text.
 #[test]
 fn gpt2_has_its_ids() {

@@ -8,6 +8,7 @@
 //! | [`cluster`] | a coordinator and node daemons, and what the coordinator says of a job |
 //! | [`disk`] | a small disk that can be filled |
 //! | `etcd` | a real etcd, for several coordinators |
+//! | `raw` | raw text to build datasets from, and the tables that a build writes |
 //! | [`system`] | what the kernel knows: processes by a tag in their environment, files that change |
 //!
 //! Nothing here sleeps: whoever waits is woken by the kernel or by an answer, and gives up loudly after [`PATIENCE`].
@@ -25,6 +26,7 @@ pub(crate) mod etcd;
 pub(crate) mod job;
 pub(crate) mod place;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod system;
 
 use std::time::Duration;

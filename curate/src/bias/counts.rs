@@ -32,6 +32,20 @@ pub enum Dimension {
     Group,
 }
 
+impl Dimension {
+    /// As it is written in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Language => "language",
+            Self::Script => "script",
+            Self::Source => "source",
+            Self::Domain => "domain",
+            Self::Group => "group",
+        }
+    }
+}
+
 /// Counts by name.
 pub type Names = Bounded<Tally, MOST_NAMES>;
 

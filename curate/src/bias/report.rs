@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::counts::{Counts, Dimension, LanguageCounts, Tally};
 use super::interval::{log_odds, wilson};
 use super::{Auditor, Settings};
 
 /// How much of the corpus one name has.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The language, script, source, domain or group.
     pub name: String,
@@ -24,7 +24,7 @@ pub struct Row {
 }
 
 /// How a group is associated with an attribute, against the other groups of its axis.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Association {
     /// The language of the text.
     pub language: String,
@@ -49,7 +49,7 @@ pub struct Association {
 }
 
 /// How a filter treats the documents of one name.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// By what documents are told apart.
     pub dimension: Dimension,
@@ -72,7 +72,7 @@ pub struct Effect {
 }
 
 /// An audit's report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// All documents.
     pub all: Tally,

@@ -17,7 +17,7 @@ use crate::error::CurateError;
 use crate::progress::Progress;
 use crate::quality::Scores;
 use crate::read::{Read, Source, Unit};
-use crate::records::{RecordWriter, read_json, write_json};
+use crate::records::{RecordWriter, Records, read_json, write_json};
 use crate::screen::{Screen, Screener};
 use crate::spec::{Spec, Stage};
 use crate::work::{Key, Phase, Work};
@@ -104,6 +104,25 @@ impl Documents {
         (0..self.tasks()).map(|task| self.file(task, DIGESTS)).collect()
     }
 
+    /// The first that was dropped for this stage and reason, as [`Counts::worst`] names them: its name and the detail.
+    fn first_dropped(&self, by: &str) -> Result<Option<String>, CurateError> {
+        let told = |dropped: &Dropped| {
+            let is_it = format!("{} ({})", dropped.stage, dropped.reason) == by;
+            is_it.then(|| format!("{}: {}", dropped.origin.name(), dropped.detail))
+        };
+        if let Some(told) = self.refused.iter().find_map(told) {
+            return Ok(Some(told));
+        }
+        for task in 0..self.tasks() {
+            for dropped in Records::open(&self.dropped(task))? {
+                if let Some(told) = told(&dropped?) {
+                    return Ok(Some(told));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn signatures(&self) -> Vec<PathBuf> {
         (0..self.tasks())
             .map(|task| self.file(task, SIGNATURES))
@@ -152,21 +171,31 @@ pub(super) fn run(
     }
     run.bytes = total;
     if documents.count() == 0 {
-        return Err(nothing_left(&run.counts));
+        return Err(nothing_left(&run.counts, &documents)?);
     }
     Ok(documents)
 }
 
 /// Why no document is left.
-fn nothing_left(counts: &Counts) -> CurateError {
+fn nothing_left(counts: &Counts, documents: &Documents) -> Result<CurateError, CurateError> {
     let flow = counts.stages.get(Stage::Read.name());
     let read = flow.map_or(0, |flow| flow.passed.documents);
     let (worst, count) = counts.worst().unwrap_or_default();
+    let first = documents.first_dropped(&worst)?.unwrap_or_default();
     if read > 0 {
-        return CurateError::NothingLeft { read, worst, count };
+        return Ok(CurateError::NothingLeft {
+            read,
+            worst,
+            count,
+            first,
+        });
     }
     let dropped = flow.map_or(0, |flow| flow.dropped.values().map(|tally| tally.documents).sum());
-    CurateError::NothingRead { dropped, worst }
+    Ok(CurateError::NothingRead {
+        dropped,
+        worst,
+        first,
+    })
 }
 
 /// A unit under way.

@@ -3,6 +3,7 @@
 //! Sources are looked at before anything is done, which tells whether a dataset is there already; what is fetched is known
 //! only later. So a list of addresses counts by its addresses first, and then by the digests of what they gave.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -44,12 +45,12 @@ impl Sources {
     pub(super) fn look_at(spec: &Spec) -> Result<Self, CurateError> {
         let look_at = |settings: &SourceSettings| match &settings.list {
             Some(list) => {
-                let wrong = |problem| failed(&settings.name, &ListError::Setting(problem));
+                let wrong = |problem| failed(&settings.name, ListError::Setting(problem));
                 addresses(list).map(LookedAt::AtAddresses).map_err(wrong)
             }
             None => {
-                let source = Source::open(settings).map_err(|error| failed(&settings.name, &error))?;
-                let listing = source.list().map_err(|error| failed(&settings.name, &error))?;
+                let source = Source::open(settings).map_err(|error| failed(&settings.name, error))?;
+                let listing = source.list().map_err(|error| failed(&settings.name, error))?;
                 Ok(LookedAt::Listed(Box::new(source), listing))
             }
         };
@@ -104,7 +105,7 @@ impl Sources {
                     input.refused.extend(refused);
                     let fetched = Arc::new(Fetched::new(files, settings.format));
                     let source = Source::all_of(fetched, settings);
-                    let listing = source.list().map_err(|error| failed(&settings.name, &error))?;
+                    let listing = source.list().map_err(|error| failed(&settings.name, error))?;
                     (source, listing)
                 }
             };
@@ -162,11 +163,23 @@ fn parted(
     (files, dropped)
 }
 
-fn failed(name: &str, error: &ListError) -> CurateError {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    CurateError::Spec {
-        path: None,
-        problem: format!("source {name:?}: {error}{}", cause.unwrap_or_default()),
+/// Why a source is not read: most often its path is not what was meant, but permissions are no matter of the spec.
+fn failed(name: &str, error: ListError) -> CurateError {
+    match error {
+        ListError::Unreadable { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+            CurateError::Io {
+                action: "read source",
+                path,
+                source,
+            }
+        }
+        error => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            CurateError::Spec {
+                path: None,
+                problem: format!("source {name:?}: {error}{}", cause.unwrap_or_default()),
+            }
+        }
     }
 }
 

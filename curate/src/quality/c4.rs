@@ -71,6 +71,22 @@ impl LineCounts {
         self.blank + self.long_word + self.unterminated + self.few_words + self.javascript + self.policy
     }
 
+    /// What was altered, by name: how many times.
+    #[must_use]
+    pub fn changes(&self) -> [(&'static str, u64); 8] {
+        [
+            ("blank_lines", self.blank),
+            ("long_word_lines", self.long_word),
+            ("unterminated_lines", self.unterminated),
+            ("few_words_lines", self.few_words),
+            ("javascript_lines", self.javascript),
+            ("policy_lines", self.policy),
+            ("citations", self.citations),
+            ("trimmed_lines", self.trimmed),
+        ]
+        .map(|(name, count)| (name, u64::from(count)))
+    }
+
     pub(crate) fn add(&mut self, fate: Fate) {
         *match fate {
             Fate::Kept => &mut self.kept,

@@ -294,6 +294,9 @@ pub struct Thresholds {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Whether documents that are kept lose the lines that C4 drops, and their citations; source code never does. Scores
+    /// are those of the text before. Default: false.
+    pub clean_lines: bool,
     /// Gopher's quality rules.
     pub gopher_quality: GopherQuality,
     /// Gopher's repetition rules.

@@ -4,14 +4,21 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use memchr::{memchr, memmem};
 
+/// Text, and the encoding that its bytes were in where that is not UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    pub(crate) text: String,
+    pub(crate) from: Option<&'static str>,
+}
+
 /// So many bytes tell whether it is text at all.
 const LOOKED_AT_BYTES: usize = 8192;
 
 /// The text, by the first of these that tells: a byte order mark; that it is UTF-8; `declared` by whoever sent it; that it
 /// is UTF-8 but for a few bytes, which become U+FFFD; a guess by chardetng, as browsers make it. None if it is not text.
-pub(crate) fn decode(bytes: Vec<u8>, declared: Option<&str>) -> Option<String> {
-    if Encoding::for_bom(&bytes).is_some() {
-        return Some(decoded(UTF_8, bytes));
+pub(crate) fn decode(bytes: Vec<u8>, declared: Option<&str>) -> Option<Decoded> {
+    if let Some((encoding, _)) = Encoding::for_bom(&bytes) {
+        return Some(decoded(encoding, bytes));
     }
     let head = bytes.get(..LOOKED_AT_BYTES).unwrap_or(&bytes);
     if memchr(0, &bytes).is_some() {
@@ -39,13 +46,16 @@ pub(crate) fn decode(bytes: Vec<u8>, declared: Option<&str>) -> Option<String> {
     Some(decoded(encoding, bytes))
 }
 
-/// A byte order mark beats `encoding`.
-fn decoded(encoding: &'static Encoding, bytes: Vec<u8>) -> String {
-    match encoding.decode(&bytes).0 {
+fn decoded(encoding: &'static Encoding, bytes: Vec<u8>) -> Decoded {
+    let text = match encoding.decode(&bytes).0 {
         std::borrow::Cow::Owned(text) => text,
         std::borrow::Cow::Borrowed(text) if text.len() == bytes.len() => String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
         std::borrow::Cow::Borrowed(text) => text.to_owned(),
+    };
+    Decoded {
+        text,
+        from: (encoding != UTF_8).then(|| encoding.name()),
     }
 }
 
@@ -95,6 +105,11 @@ mod tests {
         "Съешь же ещё этих мягких французских булок, да выпей чаю. Все люди рождаются свободными.";
     const JAPANESE: &str =
         "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。";
+
+    /// The text alone.
+    fn decode(bytes: Vec<u8>, declared: Option<&str>) -> Option<String> {
+        super::decode(bytes, declared).map(|decoded| decoded.text)
+    }
 
     fn encoded(label: &str, text: &str) -> Vec<u8> {
         Encoding::for_label(label.as_bytes())
@@ -148,6 +163,19 @@ mod tests {
             Some(GERMAN)
         );
         assert_eq!(decode(GERMAN.into(), Some("no such")).as_deref(), Some(GERMAN));
+    }
+
+    #[test]
+    fn another_encoding_is_named() {
+        let from = |bytes| super::decode(bytes, None).unwrap().from;
+        assert_eq!(from(GERMAN.into()), None);
+        assert_eq!(from(format!("\u{feff}{GERMAN}").into()), None);
+        assert_eq!(from(encoded("windows-1251", RUSSIAN)), Some("windows-1251"));
+        let marked = format!("\u{feff}{RUSSIAN}");
+        assert_eq!(
+            from(marked.encode_utf16().flat_map(u16::to_be_bytes).collect()),
+            Some("UTF-16BE")
+        );
     }
 
     #[test]

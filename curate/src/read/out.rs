@@ -101,6 +101,7 @@ impl<'a> Out<'a> {
             opt_outs: record.take_opt_outs(),
             created: record.take_field(Field::Created),
             is_code: self.is_code,
+            encoding: record.encoding,
         };
         self.told += 1;
         (self.sink)(Read::Document(document))

@@ -67,6 +67,8 @@ impl Value<'_> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Record<'a> {
     values: [Option<(u8, Value<'a>)>; 7],
+    /// The encoding that the text's bytes were in where that is not UTF-8.
+    pub(crate) encoding: Option<&'static str>,
 }
 
 impl<'a> Record<'a> {

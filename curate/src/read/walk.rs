@@ -233,7 +233,10 @@ impl Walk<'_> {
         }
         let entries = match self.store.entries(&path) {
             Ok(entries) => entries,
-            Err(source) if folder.depth == 0 => return Err(ListError::Unreadable { path, source }),
+            Err(source) if folder.depth == 0 => {
+                let path = self.root.folder.clone();
+                return Err(ListError::Unreadable { path, source });
+            }
             Err(error) => {
                 self.pass(folder.inside, "read.unreadable", error.to_string());
                 return Ok(());

@@ -183,8 +183,9 @@ fn document(headers: &Headers, block: Vec<u8>, at: At, out: &mut Out<'_>) -> Con
     match kind.kind.as_str() {
         "text/html" | "application/xhtml+xml" => whole::page(body, kind.charset.as_deref(), record, at, out),
         "text/plain" | "text/markdown" => match encoding::decode(body, kind.charset.as_deref()) {
-            Some(text) => {
-                record.put_text(Field::Text, Some(text));
+            Some(decoded) => {
+                record.encoding = decoded.from;
+                record.put_text(Field::Text, Some(decoded.text));
                 out.record(at, record)
             }
             None => out.drop(at, "read.binary", "not text".to_owned()),

@@ -38,16 +38,17 @@ pub(crate) fn read(
     if kind.format == Format::Html {
         return page(bytes, None, Record::default(), at, out);
     }
-    let Some(text) = encoding::decode(bytes, None) else {
+    let Some(decoded) = encoding::decode(bytes, None) else {
         return out.drop(at, "read.binary", "not text".to_owned());
     };
     let licence = (kind.format == Format::Code)
-        .then(|| nearest::tag_in(&text))
+        .then(|| nearest::tag_in(&decoded.text))
         .flatten();
     if kind.format == Format::Code {
         out.is_code(kind.language);
     }
-    let mut record = Record::of_text(text);
+    let mut record = Record::of_text(decoded.text);
+    record.encoding = decoded.from;
     record.put_text(Field::Licence, licence);
     out.record(at, record)
 }
@@ -72,7 +73,8 @@ pub(crate) fn page(
     let Some(markup) = encoding::decode(bytes, label.as_deref()) else {
         return out.drop(at, "read.binary", "not text".to_owned());
     };
-    match html::extract(&markup) {
+    record.encoding = markup.from;
+    match html::extract(&markup.text) {
         Ok(page) => {
             page.fill(&mut record);
             out.record(at, record)

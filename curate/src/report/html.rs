@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Report;
+use super::bias;
 use super::chart::{self, Bar};
 use crate::counts::{Histogram, Tallies, Tally};
 
@@ -39,7 +40,9 @@ pub fn page(report: &Report) -> String {
     page.private_data(report);
     page.contaminated(report);
     page.scores(report);
-    page.bias(report);
+    if let Some(audit) = &report.bias {
+        page.0.push_str(&bias::section(audit));
+    }
     page.phases(report);
     page.0.push_str("</body></html>\n");
     page.0
@@ -313,19 +316,6 @@ impl Page {
         }
     }
 
-    fn bias(&mut self, report: &Report) {
-        let Some(bias) = &report.bias else { return };
-        self.title(
-            "Bias audit",
-            "Representation, associations and the effect of each filter, as in report.json.",
-        );
-        let text = serde_json::to_string_pretty(bias).unwrap_or_default();
-        self.put(format_args!(
-            "<details><summary>Figures</summary><pre>{}</pre></details>",
-            escape(&text)
-        ));
-    }
-
     fn phases(&mut self, report: &Report) {
         if report.phases.is_empty() {
             return;
@@ -375,8 +365,9 @@ fn sum(tallies: &Tallies) -> Tally {
     sum
 }
 
-/// With commas between thousands.
-pub(crate) fn count(number: u64) -> String {
+/// A number with commas between thousands.
+#[must_use]
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -404,7 +395,7 @@ pub(crate) fn bytes(number: u64) -> String {
     }
 }
 
-fn percent(part: u64, whole: u64) -> String {
+pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".to_owned();
     }

@@ -1,5 +1,6 @@
 //! What a dataset was made of, for people and for programs: `report.html` and `report.json`.
 
+mod bias;
 mod chart;
 mod html;
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use html::SCORE_BIN;
-pub use html::page;
+pub use html::{count, page};
 
 use crate::build::Share;
 use crate::counts::Counts;
@@ -24,8 +25,8 @@ pub struct Report {
     pub stages: Vec<String>,
     /// What was counted.
     pub counts: Counts,
-    /// What the bias audit found, as it writes itself.
-    pub bias: Option<serde_json::Value>,
+    /// What the bias audit found.
+    pub bias: Option<crate::bias::Report>,
     /// Of the dataset, if one was written: documents, bytes and tokens of each split.
     pub splits: Vec<SplitReport>,
     /// How often sources or languages are used, if they are weighed.

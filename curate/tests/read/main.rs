@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod bad_input;
-mod fuzz;
 mod sources;
 mod support;
 mod units;

@@ -237,12 +237,11 @@ impl<F: MadeUpFile> MadeUp<F> {
 pub(crate) mod table {
     use std::sync::Arc;
 
-    use parquet::basic::{Compression, Encoding};
+    use parquet::basic::Compression;
     use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-    use parquet::file::properties::{WriterProperties, WriterVersion};
+    use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
-    use parquet::schema::types::ColumnPath;
 
     /// A table of nullable texts named `column` and of ids, in groups of so many rows.
     pub(crate) fn of(column: &str, texts: &[Option<&str>], rows: usize, compression: Compression) -> Vec<u8> {
@@ -250,21 +249,13 @@ pub(crate) mod table {
         with(column, texts, rows, properties.build())
     }
 
-    /// The same, with texts encoded so, and in pages of the newer kind if they are to be.
-    pub(crate) fn encoded(
+    /// The same, written with these properties.
+    pub(crate) fn with(
+        column: &str,
         texts: &[Option<&str>],
         rows: usize,
-        encoding: Encoding,
-        version: WriterVersion,
+        properties: WriterProperties,
     ) -> Vec<u8> {
-        let properties = WriterProperties::builder()
-            .set_writer_version(version)
-            .set_dictionary_enabled(false)
-            .set_column_encoding(ColumnPath::from("text"), encoding);
-        with("text", texts, rows, properties.build())
-    }
-
-    fn with(column: &str, texts: &[Option<&str>], rows: usize, properties: WriterProperties) -> Vec<u8> {
         let schema = format!("message m {{ required int64 id; optional binary {column} (STRING); }}");
         let schema = Arc::new(parse_message_type(&schema).unwrap());
         let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();

@@ -136,12 +136,19 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` that [`Tokenizer::to_json`] wrote of a trained tokenizer.
     ///
     /// # Errors
-    /// If it is none, or its token 0 is not [`END_OF_TEXT`].
+    /// If it is none, its token 0 is not [`END_OF_TEXT`], or two tokens have the same id.
     pub fn from_json(json: &str) -> Result<Self, DataError> {
         let mut tokenizer = Self::from_hugging_face(json)?;
         if tokenizer.token_id(END_OF_TEXT) != Some(END_OF_TEXT_ID) {
             return Err(failed("read the tokenizer")(
                 format!("token {END_OF_TEXT_ID} is not {END_OF_TEXT}").into(),
+            ));
+        }
+        let mut ids: Vec<u32> = tokenizer.inner.get_vocab(true).into_values().collect();
+        ids.sort_unstable();
+        if let Some([id, ..]) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(failed("read the tokenizer")(
+                format!("two tokens have the id {id}").into(),
             ));
         }
         tokenizer.cuts = Cuts::AlsoWithinWords;
@@ -155,6 +162,8 @@ impl Tokenizer {
     /// If it is none.
     pub fn from_hugging_face(json: &str) -> Result<Self, DataError> {
         let failed = failed("read the tokenizer");
+        // The crate panics on some text that is no JSON.
+        let _: serde_json::Value = serde_json::from_str(json).map_err(|error| failed(error.into()))?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(&failed)?;
         inner.set_encode_special_tokens(true);
         inner.with_truncation(None).map_err(&failed)?;
