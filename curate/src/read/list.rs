@@ -18,6 +18,12 @@ use crate::document::{Dropped, Origin};
 /// A unit has no more files, so that its description stays small.
 const MAX_FILES: usize = 4096;
 
+/// Of a source of so many bytes, a unit's, where the spec does not say. Not by the number of cores: units are to be the same on
+/// every machine.
+fn default_unit_bytes(source_bytes: u64) -> u64 {
+    (source_bytes / 64).clamp(2 << 20, 64 << 20)
+}
+
 /// Why the files of a source cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -76,9 +82,14 @@ pub fn list_in(store: &dyn Store, settings: &SourceSettings) -> Result<Listing, 
     settings.check().map_err(ListError::Setting)?;
     let root = Root::of(store, settings)?;
     let walked = walk::walk(store, settings)?;
+    let sizes = walked.files.iter().map(|found| found.bytes);
+    let source_bytes = sizes.fold(0, u64::saturating_add);
     let mut cutter = Cutter {
         store,
         settings,
+        unit_bytes: settings
+            .unit_bytes
+            .unwrap_or_else(|| default_unit_bytes(source_bytes)),
         root,
         source: settings.name.as_str().into(),
         current: Vec::new(),
@@ -102,6 +113,7 @@ pub fn list_in(store: &dyn Store, settings: &SourceSettings) -> Result<Listing, 
 struct Cutter<'a> {
     store: &'a dyn Store,
     settings: &'a SourceSettings,
+    unit_bytes: u64,
     root: Root,
     source: Arc<str>,
     current: Vec<Part>,
@@ -135,7 +147,7 @@ impl Cutter<'_> {
             bytes: found.bytes,
             licence: found.licence.clone(),
         };
-        let unit_bytes = self.settings.unit_bytes;
+        let unit_bytes = self.unit_bytes;
         if found.bytes <= unit_bytes || kind.compression != Compression::None {
             return self.push(part);
         }
@@ -165,7 +177,7 @@ impl Cutter<'_> {
         for (index, &group) in groups.iter().enumerate() {
             let end = index + 1;
             bytes = bytes.saturating_add(group);
-            if bytes < self.settings.unit_bytes && end < groups.len() {
+            if bytes < self.unit_bytes && end < groups.len() {
                 continue;
             }
             // The last part has the footer too, and hostile sizes do not add up.
@@ -186,7 +198,7 @@ impl Cutter<'_> {
 
     fn push(&mut self, part: Part) {
         let bytes: u64 = self.current.iter().map(|part| part.bytes).sum();
-        let is_full = bytes.saturating_add(part.bytes) > self.settings.unit_bytes;
+        let is_full = bytes.saturating_add(part.bytes) > self.unit_bytes;
         if is_full || self.current.len() >= MAX_FILES {
             self.close();
         }
