@@ -340,3 +340,33 @@ fn a_full_disk_stops_it_and_the_same_command_goes_on() {
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(report["digest"].as_str().unwrap(), digest);
 }
+
+#[test]
+fn stages_are_measured_without_peers_and_their_absence_is_told() {
+    let place = Place::new();
+    let command = "bench data --megabytes 1 --rounds 1 --python no-such-python";
+    let report = place.summary(&format!(
+        "{command} --stage language --stage filters --stage minhash"
+    ));
+    assert_eq!(report["not_installed"], json!(["datatrove"]));
+    let kept = |stage: usize| {
+        let measured = &report["stages"][stage];
+        assert!(measured["megabytes_per_second"].as_f64().unwrap() > 0.0 && measured["against"].is_null());
+        let took = &measured["ours"][0];
+        let documents = took["documents"].as_u64().unwrap();
+        assert!(took["bytes"].as_u64().unwrap() >= 1_000_000 && documents > 200);
+        (took["kept"].as_u64().unwrap(), documents)
+    };
+    // Made text is English that filters let pass; one document in ten is nearly another.
+    let (english, documents) = kept(0);
+    assert_eq!(english, documents);
+    let (good, _) = kept(1);
+    assert!(good * 10 > documents * 9, "{good} of {documents}");
+    let (unlike, _) = kept(2);
+    assert_eq!(unlike, documents - documents / 10);
+
+    place
+        .run(&format!("{command} --stage pii --against datatrove"))
+        .code(2)
+        .says(&["--against datatrove: no-such-python cannot import it; install it"]);
+}

@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 47] = [
+const VERBS: [(&str, &[&str]); 48] = [
     (
         "demo",
         &[
@@ -134,6 +134,10 @@ const VERBS: [(&str, &[&str]); 47] = [
     ("bench soak", &["many random faults", "--faults", "--seed"]),
     ("bench faults", &["Measure recovery", "not run here", "--kills"]),
     ("bench streams", &["with many workers", "--workers"]),
+    (
+        "bench data",
+        &["from raw text to a dataset", "--stage", "--against", "--input"],
+    ),
     ("help", &["Commands:"]),
     ("data help", &["Commands:"]),
 ];
