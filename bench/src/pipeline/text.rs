@@ -81,7 +81,7 @@ impl Made {
             text.pop();
             text.push('\n');
         }
-        if number % EVERY == 0
+        if number.is_multiple_of(EVERY)
             && let Some(private) = draw.one_of(&PRIVATE)
         {
             // A formatter of a `String` does not fail.

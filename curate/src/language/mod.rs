@@ -2,7 +2,7 @@
 //!
 //! A document is cut in windows of half a kilobyte, at ends of paragraphs where there are some; a long one is looked at
 //! in [`windows::MOST`] of them, evenly spaced, so that the time for a document is bounded. Each window is identified by
-//! itself: by its script where that has one language, else by whatlang's method, in [an implementation of ours](nearest). Once three
+//! itself: by its script where that has one language, else by whatlang's method, in an implementation of ours (`nearest`). Once three
 //! windows are surely of one language, others that read like those pass without it. Windows that agree make the document's language;
 //! windows that are sure of another one make it mixed; windows that are not sure lower the confidence.
 //!
