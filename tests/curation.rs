@@ -1,11 +1,7 @@
 //! From raw text to a dataset, by way of a spec: the same bytes whatever happens on the way, and a reason for all that
 //! is not in them.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
 
@@ -537,4 +533,34 @@ fn a_build_that_is_cancelled_goes_on_when_it_is_submitted_again() {
     assert!(!place.path("out").exists() && place.path("out.work").exists());
     place.run(&submit).code(0);
     await_built(&place, &coordinator, &digest);
+}
+
+#[test]
+fn stages_are_measured_without_peers_and_their_absence_is_told() {
+    let place = Place::new();
+    let command = "bench data --megabytes 1 --rounds 1 --python no-such-python";
+    let report = place.summary(&format!(
+        "{command} --stage language --stage filters --stage minhash"
+    ));
+    assert_eq!(report["not_installed"], json!(["datatrove"]));
+    let kept = |stage: usize| {
+        let measured = &report["stages"][stage];
+        assert!(measured["megabytes_per_second"].as_f64().unwrap() > 0.0 && measured["against"].is_null());
+        let took = &measured["ours"][0];
+        let documents = took["documents"].as_u64().unwrap();
+        assert!(took["bytes"].as_u64().unwrap() >= 1_000_000 && documents > 200);
+        (took["kept"].as_u64().unwrap(), documents)
+    };
+    // Made text is English that filters let pass; one document in ten is nearly another.
+    let (english, documents) = kept(0);
+    assert_eq!(english, documents);
+    let (good, _) = kept(1);
+    assert!(good * 10 > documents * 9, "{good} of {documents}");
+    let (unlike, _) = kept(2);
+    assert_eq!(unlike, documents - documents / 10);
+
+    place
+        .run(&format!("{command} --stage pii --against datatrove"))
+        .code(2)
+        .says(&["--against datatrove: no-such-python cannot import it; install it"]);
 }

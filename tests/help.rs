@@ -142,6 +142,10 @@ const VERBS: [(&str, &[&str]); 48] = [
     ("bench soak", &["many random faults", "--faults", "--seed"]),
     ("bench faults", &["Measure recovery", "not run here", "--kills"]),
     ("bench streams", &["with many workers", "--workers"]),
+    (
+        "bench data",
+        &["from raw text to a dataset", "--stage", "--against", "--input"],
+    ),
     ("help", &["Commands:"]),
     ("data help", &["Commands:"]),
 ];

@@ -18,6 +18,7 @@
 //! | `takeover` | how long a run stands still when the coordinator that leads is killed |
 //! | [`goodput`] | what is left of a run's speed under regular deaths; what a checkpoint costs |
 //! | [`overlap`] | what it saves to reduce a gradient while it is computed |
+//! | [`pipeline`] | how fast the stages from raw text to a dataset are |
 //! | [`streams`] | what a verdict takes with very many workers, which are simulated |
 //! | [`spread`] | medians and percentiles |
 //! | [`watch`] | what the coordinator says of a job, and when |
@@ -42,6 +43,7 @@ pub mod goodput;
 pub mod machine;
 pub mod netns;
 pub mod overlap;
+pub mod pipeline;
 pub mod recovery;
 mod scene;
 pub mod soak;

@@ -34,6 +34,20 @@ impl Spread {
     }
 }
 
+/// The median of some values, of an even number the mean of the two in the middle; not a number when there are none.
+#[must_use]
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = |at: usize| sorted.get(at).copied().unwrap_or(f64::NAN);
+    let half = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) && half > 0 {
+        f64::midpoint(middle(half - 1), middle(half))
+    } else {
+        middle(half)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +59,14 @@ mod tests {
         let few = Spread::of(vec![3.0, 1.0, 2.0]);
         assert_eq!((few.p50, few.p99, few.max), (2.0, 3.0, 3.0));
         assert!(Spread::of(Vec::new()).p50.is_nan());
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(
+            (median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0, 2.0, 3.0])),
+            (2.0, 2.5)
+        );
+        assert!(median(&[]).is_nan());
     }
 }

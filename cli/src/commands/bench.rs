@@ -12,7 +12,7 @@ use lockstep_engine::spec::Spec;
 use lockstep_trainer::{Batch, Decoder, DeviceName, Schedule, Trainer};
 
 use super::run::{Job, JobOptions, finished, locally};
-use super::{allreduce, drills, speed};
+use super::{allreduce, drills, pipeline, speed};
 use crate::failure::Failure;
 use crate::output::{Format, table};
 use crate::progress::Progress;
@@ -30,9 +30,12 @@ pub(crate) enum Command {
     Soak(drills::SoakArgs),
     Faults(drills::FaultsArgs),
     Streams(drills::StreamsArgs),
+    Data(pipeline::DataArgs),
 
     #[command(hide = true)]
     AllreduceRank(allreduce::RankArgs),
+    #[command(hide = true)]
+    DataStage(pipeline::StageArgs),
     #[command(hide = true)]
     TrainLoop(speed::LoopArgs),
     #[command(hide = true)]
@@ -100,6 +103,8 @@ pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> 
         Command::Soak(args) => drills::soak(args, format).await,
         Command::Faults(args) => drills::faults(args, format).await,
         Command::Streams(args) => drills::streams(args, format).await,
+        Command::Data(args) => pipeline::run(args, format).await,
+        Command::DataStage(args) => pipeline::stage(&args),
         Command::Allreduce(args) => allreduce::run(args, format).await,
         Command::AllreduceRank(args) => allreduce::rank(&args),
         Command::PlainLoop { spec } => plain_loop(&spec),

@@ -11,6 +11,7 @@ mod generate;
 mod jobs;
 mod lineage;
 mod nodes;
+mod pipeline;
 mod run;
 mod spec;
 mod speed;

@@ -5,6 +5,7 @@ mod processes;
 
 use std::path::{Path, PathBuf};
 
+use lockstep_bench::spread::median;
 use lockstep_engine::spec::Spec;
 use lockstep_trainer::memory;
 
@@ -13,7 +14,7 @@ use crate::output::{Format, table};
 use processes::Bench;
 
 pub(crate) use alone::{LoopArgs, products, train_loop};
-pub(super) use processes::build_dataset;
+pub(super) use processes::{answer, build_dataset};
 
 /// Steps that do not count.
 const WARM_UP: u64 = 2;
@@ -370,17 +371,4 @@ pub(crate) async fn memory_of(args: MemoryArgs, format: Format) -> anyhow::Resul
         }
         table([memory.model.as_str(), "peak"], rows)
     })
-}
-
-/// Of an even number, the mean of the two in the middle.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = |at: usize| sorted.get(at).copied().unwrap_or(f64::NAN);
-    let half = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) && half > 0 {
-        (middle(half - 1) + middle(half)) / 2.0
-    } else {
-        middle(half)
-    }
 }

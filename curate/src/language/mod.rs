@@ -2,11 +2,11 @@
 //!
 //! A document is cut in windows of half a kilobyte, at ends of paragraphs where there are some; a long one is looked at
 //! in [`windows::MOST`] of them, evenly spaced, so that the time for a document is bounded. Each window is identified by
-//! itself: by its script where that has one language, else by whatlang. Once whatlang was sure of three windows, others
-//! that read like those pass without it, which saves most of the time. Windows that agree make the document's language;
+//! itself: by its script where that has one language, else by whatlang's method, in an implementation of ours (`nearest`). Once three
+//! windows are surely of one language, others that read like those pass without it. Windows that agree make the document's language;
 //! windows that are sure of another one make it mixed; windows that are not sure lower the confidence.
 //!
-//! What whatlang takes for one language stays one here: Serbian in Latin letters is Croatian, both Norwegians are
+//! What whatlang takes for one language is one here: Serbian in Latin letters is Croatian, both Norwegians are
 //! Bokmål, all Chinese is Mandarin. It tells no dialects. Source code is not for [`identify`]: what is code is known
 //! from where it was read.
 //!
@@ -28,6 +28,8 @@
 
 mod codes;
 mod likeness;
+mod nearest;
+mod profiles;
 mod script;
 mod settings;
 pub mod windows;
@@ -85,7 +87,7 @@ impl Identified {
     }
 }
 
-/// How many windows whatlang has to be [very sure](VERY_SURE) of before others pass by being like them.
+/// How many windows have to be [very sure](VERY_SURE) before others pass by being like them.
 const ENOUGH: u32 = 3;
 
 /// See [`ENOUGH`].
@@ -100,7 +102,7 @@ struct Said {
     sure: u64,
     /// Letters weighted by confidence.
     weight: f64,
-    /// Pairs of letters in windows that whatlang was very sure of, and how many windows those are.
+    /// Pairs of letters in windows that are very sure, and how many windows those are.
     pairs: Option<Pairs>,
     very_sure: u32,
 }
@@ -177,11 +179,11 @@ fn hear(said: &mut Vec<Said>, window: &str, letters: &Letters, count: u64) {
             said.weight += count as f64;
             return;
         }
-        let Some(info) = whatlang::detect(window) else {
+        let Some((language, confidence)) = nearest::language(window, letters) else {
             return;
         };
-        let pairs = (info.confidence() >= VERY_SURE).then_some(pairs);
-        (info.lang().code(), info.confidence(), pairs)
+        let pairs = (confidence >= VERY_SURE).then_some(pairs);
+        (language, confidence, pairs)
     } else {
         return;
     };

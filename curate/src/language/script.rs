@@ -57,10 +57,25 @@ impl Letters {
 
     /// The script with the most letters; names decide ties.
     pub(super) fn main(&self) -> Option<Script> {
-        let most = self
-            .0
-            .iter()
-            .max_by(|a, b| a.1.cmp(&b.1).then(b.0.short_name().cmp(a.0.short_name())));
+        self.most(|_, letters| letters)
+    }
+
+    /// The script with the most signs, whatever each is worth; names decide ties.
+    pub(super) fn most_written(&self) -> Option<Script> {
+        self.most(|script, letters| letters / letters_per_sign(script))
+    }
+
+    /// How many signs of a script there are.
+    pub(super) fn written(&self, script: Script) -> u64 {
+        let found = self.0.iter().find(|(other, _)| *other == script);
+        found.map_or(0, |(_, letters)| letters / letters_per_sign(script))
+    }
+
+    fn most(&self, worth: impl Fn(Script, u64) -> u64) -> Option<Script> {
+        let most = self.0.iter().max_by(|a, b| {
+            let (first, second) = (worth(a.0, a.1), worth(b.0, b.1));
+            first.cmp(&second).then(b.0.short_name().cmp(a.0.short_name()))
+        });
         most.map(|(script, _)| *script)
     }
 }
@@ -112,7 +127,7 @@ pub(super) fn only_language(script: Script) -> Option<&'static str> {
     })
 }
 
-/// Whether whatlang tells the languages of this script apart.
+/// Whether there are several languages of this script, and they are told apart.
 pub(super) fn is_known(script: Script) -> bool {
     use Script as S;
     matches!(

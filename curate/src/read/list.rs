@@ -19,6 +19,12 @@ use crate::document::{Dropped, Origin};
 /// A unit has no more files, so that its description stays small.
 const MAX_FILES: usize = 4096;
 
+/// Of a source of so many bytes, a unit's, where the spec does not say. Not by the number of cores: units are to be the same on
+/// every machine.
+fn default_unit_bytes(source_bytes: u64) -> u64 {
+    (source_bytes / 64).clamp(2 << 20, 64 << 20)
+}
+
 /// Why the files of a source cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -94,9 +100,14 @@ pub(crate) fn list_below(
     settings: &SourceSettings,
 ) -> Result<Listing, ListError> {
     let walked = walk::walk(store, root, settings)?;
+    let sizes = walked.files.iter().map(|found| found.state.bytes);
+    let source_bytes = sizes.fold(0, u64::saturating_add);
     let mut cutter = Cutter {
         store,
         settings,
+        unit_bytes: settings
+            .unit_bytes
+            .unwrap_or_else(|| default_unit_bytes(source_bytes)),
         root,
         source: settings.name.as_str().into(),
         current: Vec::new(),
@@ -121,6 +132,7 @@ struct Cutter<'a> {
     store: &'a dyn Store,
     settings: &'a SourceSettings,
     root: &'a Root,
+    unit_bytes: u64,
     source: Arc<str>,
     current: Vec<Part>,
     listing: Listing,
@@ -156,7 +168,7 @@ impl Cutter<'_> {
             url: self.store.address(&self.root.folder.join(&found.inside)),
             licence: found.licence.clone(),
         };
-        let unit_bytes = self.settings.unit_bytes;
+        let unit_bytes = self.unit_bytes;
         if bytes <= unit_bytes || kind.compression != Compression::None {
             return self.push(part);
         }
@@ -186,7 +198,7 @@ impl Cutter<'_> {
         for (index, &group) in groups.iter().enumerate() {
             let end = index + 1;
             bytes = bytes.saturating_add(group);
-            if bytes < self.settings.unit_bytes && end < groups.len() {
+            if bytes < self.unit_bytes && end < groups.len() {
                 continue;
             }
             // The last part has the footer too, and hostile sizes do not add up.
@@ -207,7 +219,7 @@ impl Cutter<'_> {
 
     fn push(&mut self, part: Part) {
         let bytes: u64 = self.current.iter().map(|part| part.bytes).sum();
-        let is_full = bytes.saturating_add(part.bytes) > self.settings.unit_bytes;
+        let is_full = bytes.saturating_add(part.bytes) > self.unit_bytes;
         if is_full || self.current.len() >= MAX_FILES {
             self.close();
         }

@@ -66,8 +66,10 @@ pub struct SourceSettings {
     pub exclude: Vec<String>,
     /// Whether symbolic links are followed. A folder is read once, however many links lead to it.
     pub follow_links: bool,
-    /// About how many bytes are read in one go, as they are stored.
-    pub unit_bytes: u64,
+    /// About how many bytes are read in one go, as they are stored. Default: a 64th of the source, from 2 to 64 MiB, so that
+    /// the parts of a small source are enough for several cores, and those of a large one are few.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit_bytes: Option<u64>,
     /// Longer records and files are dropped without being held, in bytes after decompression.
     pub max_record_bytes: usize,
     /// Longer HTML pages are dropped, in bytes: a page takes a hundred times its size while it is taken apart.
@@ -93,7 +95,7 @@ impl Default for SourceSettings {
             include: Vec::new(),
             exclude: Vec::new(),
             follow_links: false,
-            unit_bytes: 64 << 20,
+            unit_bytes: None,
             max_record_bytes: 64 << 20,
             max_html_bytes: 2 << 20,
             max_page_bytes: 256 << 20,
@@ -133,13 +135,14 @@ impl SourceSettings {
             _ => Place::of(&self.path)?,
         };
         let sizes = [
-            ("max_bytes", self.max_bytes),
+            ("max_bytes", Some(self.max_bytes)),
             ("unit_bytes", self.unit_bytes),
-            ("max_record_bytes", self.max_record_bytes as u64),
-            ("max_html_bytes", self.max_html_bytes as u64),
-            ("max_page_bytes", self.max_page_bytes as u64),
+            ("max_record_bytes", Some(self.max_record_bytes as u64)),
+            ("max_html_bytes", Some(self.max_html_bytes as u64)),
+            ("max_page_bytes", Some(self.max_page_bytes as u64)),
         ];
         for (name, bytes) in sizes {
+            let Some(bytes) = bytes else { continue };
             if bytes == 0 || bytes > 1 << 40 {
                 return Err(format!("source.{name} = {bytes}: must be 1 to {}", 1_u64 << 40));
             }

@@ -37,7 +37,7 @@ proptest! {
         let mut settings = settings(source.path());
         settings.max_record_bytes = 100;
         let whole = read_all(&settings);
-        settings.unit_bytes = unit_bytes;
+        settings.unit_bytes = Some(unit_bytes);
         let cut = read_all(&settings);
         let told = lines.iter().filter(|line| !line.trim().is_empty()).count();
         // Of a file without any line that much is told.
@@ -61,7 +61,7 @@ proptest! {
         let mut settings = settings(source.path());
         let whole = read_all(&settings);
         prop_assert_eq!(read::list(&settings).unwrap().units.len(), 1);
-        settings.unit_bytes = unit_bytes;
+        settings.unit_bytes = Some(unit_bytes);
         prop_assert_eq!(whole, read_all(&settings));
     }
 }
@@ -76,7 +76,7 @@ fn a_large_file_is_cut_and_small_ones_are_put_together() {
         ("d.txt", b"d"),
     ]);
     let mut settings = settings(source.path());
-    settings.unit_bytes = 500;
+    settings.unit_bytes = Some(500);
     let listing = read::list(&settings).unwrap();
     let cuts: Vec<Vec<(&str, Cut)>> = listing
         .units
@@ -95,6 +95,23 @@ fn a_large_file_is_cut_and_small_ones_are_put_together() {
     );
     assert_eq!(listing.bytes(), 1303);
     assert_eq!(listing.units[2].name(), "test-000002");
+}
+
+#[test]
+fn a_small_source_is_enough_for_several_cores() {
+    let source = folder(&[("a.jsonl", b"{}")]);
+    let settings = settings(source.path());
+    let units_of = |bytes: u64| {
+        // Listed, and not read: a file without blocks will do.
+        let file = std::fs::File::create(source.path().join("a.jsonl")).unwrap();
+        file.set_len(bytes).unwrap();
+        read::list(&settings).unwrap().units.len()
+    };
+    let mebibytes = |count: u64| count << 20;
+    assert_eq!(units_of(mebibytes(1)), 1);
+    assert_eq!(units_of(mebibytes(20)), 10);
+    assert_eq!(units_of(mebibytes(512)), 64);
+    assert_eq!(units_of(mebibytes(64 * 200)), 200);
 }
 
 #[test]

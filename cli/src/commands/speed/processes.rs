@@ -150,7 +150,7 @@ impl<'a> Bench<'a> {
 }
 
 /// The last line of what a process prints, as JSON.
-async fn answer<T: serde::de::DeserializeOwned>(
+pub(in crate::commands) async fn answer<T: serde::de::DeserializeOwned>(
     mut command: tokio::process::Command,
     who: &str,
 ) -> anyhow::Result<T> {
