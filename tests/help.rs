@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 48] = [
+const VERBS: [(&str, &[&str]); 49] = [
     (
         "demo",
         &[
