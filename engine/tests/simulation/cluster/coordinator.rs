@@ -379,6 +379,7 @@ fn said(kind: NoteKind) -> &'static str {
         NoteKind::Slow => "said: slow",
         NoteKind::BadStep => "said: bad step",
         NoteKind::Drained => "said: drained",
+        NoteKind::Phase => "said: phase",
         NoteKind::Storage => "said: storage",
         NoteKind::Ended => "said: ended",
     }
