@@ -129,6 +129,14 @@ fn every_document_is_in_the_dataset_or_has_a_reason() {
             "{stage} {reason}: {report:#}"
         );
     }
+    // Whoever has been scored keeps the scores, in the dataset or not.
+    let dropped_rows = rows(&place.path("out/dropped.parquet"));
+    assert_eq!(dropped_rows.len() as u64, gone);
+    for row in dropped_rows {
+        let was_scored = ["quality", "dedup"].contains(&&*row["stage"]);
+        assert_eq!(row.contains_key("scores"), was_scored, "{row:#?}");
+        assert!(!was_scored || row["scores"].contains("\"words\":"), "{row:#?}");
+    }
     // Private data is counted, replaced, and nowhere to be found.
     assert_eq!(report["counts"]["pii"]["email"]["eng"], 1, "{report:#}");
     for file in place.files("out") {
@@ -386,6 +394,40 @@ fn lines_that_c4_drops_are_cleaned_away_if_that_is_asked_for() {
     let altered = &report["counts"]["stages"]["quality"]["altered"];
     assert!(altered["unterminated_lines"].as_u64().unwrap() >= 1, "{altered}");
     assert!(altered["blank_lines"].as_u64().unwrap() >= 100, "{altered}");
+}
+
+#[test]
+fn a_tokenizer_is_brought_with_the_token_that_ends_documents() {
+    let place = place();
+    built(&place, "out");
+    let json = place.read("out/tokenizer.json").replace("<|endoftext|>", "</s>");
+    fs::write(place.path("brought.json"), json).unwrap();
+    let brought = "path = \"brought.json\"\nend_of_text = \"</s>\"";
+    fs::write(place.path("spec.toml"), SPEC.replace("vocab_size = 300", brought)).unwrap();
+    built(&place, "again");
+    let manifest: Value = serde_json::from_str(&place.read("again/dataset.json")).unwrap();
+    assert_eq!(
+        (&manifest["vocab_size"], &manifest["eos_id"]),
+        (&json!(300), &json!(0))
+    );
+    let shards = |out: &str| fs::read(place.path(&format!("{out}/shard-00000.bin"))).unwrap();
+    assert!(shards("again") == shards("out"), "the same tokens");
+    let shown = place.run("data show again --document 0 -o json").code(0).json();
+    assert!(text_is_of(&shown), "{shown:#}");
+    for (settings, words) in [
+        ("path = \"brought.json\"", &["no token <|endoftext|>"][..]),
+        (
+            "end_of_text = \"</s>\"",
+            &["tokenizer.end_of_text", "give its `path`"],
+        ),
+    ] {
+        fs::write(
+            place.path("spec.toml"),
+            SPEC.replace("vocab_size = 300", settings),
+        )
+        .unwrap();
+        place.run("data build spec.toml --out bad").code(2).says(words);
+    }
 }
 
 #[test]

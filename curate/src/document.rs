@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quality::Scores;
+
 /// Where a document comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
@@ -61,7 +63,7 @@ pub struct Document {
 }
 
 /// A record or document that is left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Where it came from.
     pub origin: Origin,
@@ -74,4 +76,10 @@ pub struct Dropped {
     /// Of a duplicate, the ordinal of the document that stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<u64>,
+    /// Its language as far as it was identified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Its scores, if it had come so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Box<Scores>>,
 }

@@ -178,6 +178,8 @@ impl Screener<'_> {
                     reason: reason.into(),
                     detail,
                     kept: None,
+                    language: dropped.language.code,
+                    scores: dropped.scores,
                 }));
             }
             flow.pass(given, document.text.len());

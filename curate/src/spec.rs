@@ -184,6 +184,8 @@ impl Default for DedupSettings {
 pub struct TokenizerSettings {
     /// A `tokenizer.json` that is used as it is; otherwise one is trained.
     pub path: Option<PathBuf>,
+    /// Its token that ends documents. `<|endoftext|>`, which one that is trained has as token 0.
+    pub end_of_text: String,
     /// Tokens in the vocabulary of one that is trained. 8192.
     pub vocab_size: usize,
     /// It learns from a uniform sample of about so many bytes. 8,000,000.
@@ -194,6 +196,7 @@ impl Default for TokenizerSettings {
     fn default() -> Self {
         Self {
             path: None,
+            end_of_text: lockstep_data::tokenizer::END_OF_TEXT.to_owned(),
             vocab_size: 8192,
             sample_bytes: 8_000_000,
         }
@@ -391,6 +394,12 @@ impl TokenizerSettings {
             let found = self.vocab_size;
             return Err(format!(
                 "vocab_size = {found}: must be from {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}"
+            ));
+        }
+        if self.path.is_none() && self.end_of_text != lockstep_data::tokenizer::END_OF_TEXT {
+            return Err(format!(
+                "end_of_text = {:?}: is for a tokenizer that is brought; give its `path` as well",
+                self.end_of_text
             ));
         }
         if self.sample_bytes == 0 {

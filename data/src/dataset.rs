@@ -136,7 +136,7 @@ impl Dataset {
     /// # Errors
     /// As [`Tokenizer::open`].
     pub fn tokenizer(&self) -> Result<Tokenizer, DataError> {
-        Tokenizer::open(&self.tokenizer_path())
+        Tokenizer::open_with_id(&self.tokenizer_path(), self.manifest().eos_id)
     }
 }
 

@@ -100,6 +100,15 @@ impl Staging {
         file.close().map(drop)
     }
 
+    /// Creates a file beside those of the dataset, to be written bit by bit: likewise.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn file(&self, name: &str) -> Result<File, DataError> {
+        let path = self.folder.join(name);
+        File::create_new(&path).map_err(|error| DataError::io("create", &path, error))
+    }
+
     /// Gives the dataset its name. All its files must be closed.
     ///
     /// # Errors

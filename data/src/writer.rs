@@ -13,7 +13,7 @@ use crate::megatron::TokenType;
 use crate::shards::{Part, ShardWriter};
 use crate::skip::Skipped;
 use crate::staging::Staging;
-use crate::tokenizer::{END_OF_TEXT_ID, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
 /// Writes a dataset: first its training split, then what is held out. It appears whole with
 /// [`finish`](Self::finish) or not at all.
@@ -30,19 +30,25 @@ pub struct DatasetWriter<'a> {
     train: Option<SplitRecord>,
     /// Text and tokens so far, in bytes.
     written: (u64, u64),
+    /// The token after each document.
+    end_of_text: u32,
 }
 
 impl<'a> DatasetWriter<'a> {
     /// Starts a dataset in `staging`, with a table of documents that has `columns` beyond those that all have.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written, or the tokenizer has no token to end documents with.
     pub fn new(
         staging: &'a Staging,
         tokenizer: &Tokenizer,
         options: OptionsRecord,
         columns: &[ExtraColumn],
     ) -> Result<Self, DataError> {
+        let end_of_text = tokenizer.end_of_text().ok_or_else(|| DataError::Tokenizer {
+            action: "read the tokenizer",
+            problem: "it is not known which token ends documents".to_owned(),
+        })?;
         let mut file = staging.create(TOKENIZER_FILE)?;
         file.put(tokenizer.to_json()?.as_bytes())?;
         let files = BTreeMap::from([(TOKENIZER_FILE.to_owned(), file.close()?)]);
@@ -54,6 +60,7 @@ impl<'a> DatasetWriter<'a> {
             staging,
             token_type,
             vocab_size,
+            end_of_text,
             options,
             gzip: Gzip::default(),
             files,
@@ -76,7 +83,7 @@ impl<'a> DatasetWriter<'a> {
         if let Some(text) = held_out {
             self.gzip.put(text.as_bytes())?;
         }
-        let place = self.open.push((&info.id, info.bytes), runs, END_OF_TEXT_ID)?;
+        let place = self.open.push((&info.id, info.bytes), runs, self.end_of_text)?;
         self.written.0 += info.bytes;
         self.written.1 += place.tokens * self.token_type.bytes();
         let part = self.part();
@@ -121,7 +128,7 @@ impl<'a> DatasetWriter<'a> {
             corpus,
             options: self.options,
             vocab_size: self.vocab_size,
-            eos_id: END_OF_TEXT_ID,
+            eos_id: self.end_of_text,
             token_type: self.token_type,
             train: self.train.unwrap_or_default(),
             validation,

@@ -520,7 +520,7 @@ fn counts_are_bytes_words_and_tokens() {
 fn a_damaged_tokenizer_is_an_error() {
     let texts = ["the cat and the dog ate the rat in the hat; that is what they say. ".repeat(3)];
     let whole = Tokenizer::train(&texts, 265).unwrap().to_json().unwrap();
-    Tokenizer::from_json(&whole).unwrap();
+    Tokenizer::from_json(&whole, END_OF_TEXT).unwrap();
     for (from, to, words) in [
         ("\"decoder\": {", "\"decoder\": {{", "key must be a string"),
         ("}", "", "expected"),
@@ -528,7 +528,10 @@ fn a_damaged_tokenizer_is_an_error() {
     ] {
         let damaged = whole.replacen(from, to, 1);
         assert_ne!(damaged, whole, "{from}");
-        let error = Tokenizer::from_json(&damaged).err().unwrap().to_string();
+        let error = Tokenizer::from_json(&damaged, END_OF_TEXT)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(words), "{error}");
     }
 }

@@ -15,7 +15,7 @@ use lockstep_curate::pii::{self, Detector};
 use lockstep_curate::quality::{self, Rules};
 use lockstep_curate::read::SourceSettings;
 use lockstep_curate::{Progress, Spec, language};
-use lockstep_data::tokenizer::{Cuts, Tokenizer};
+use lockstep_data::tokenizer::{Cuts, END_OF_TEXT, Tokenizer};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -228,7 +228,7 @@ fn train(plan: &Plan, meter: &mut Meter) -> Result<(), Error> {
 }
 
 fn tokens(plan: &Plan, meter: &mut Meter) -> Result<(), Error> {
-    let tokenizer = Tokenizer::open(&plan.tokenizer)?.with_cuts(Cuts::BetweenWords);
+    let tokenizer = Tokenizer::open(&plan.tokenizer, END_OF_TEXT)?.with_cuts(Cuts::BetweenWords);
     let mut ids = Vec::new();
     meter.each(plan, |text| {
         ids.extend(tokenizer.encode(text)?);

@@ -11,7 +11,7 @@ use lockstep_data::skip::Skipped;
 use lockstep_data::{DatasetWriter, Manifest, Staging};
 use serde::Serialize;
 
-use super::dropped::DroppedTable;
+use super::dropped::{self, DroppedTable};
 use super::kept::Kept;
 use super::mix::Epochs;
 use super::run::Run;
@@ -74,8 +74,8 @@ pub(super) fn run(
             None
         }
     };
-    let table = dropped(run, kept, tokens)?;
-    let mut files = vec![("dropped.parquet", table)];
+    dropped(run, kept, tokens, &staging)?;
+    let mut files = Vec::new();
     let mut report = run.report(screen);
     report.epochs = epochs.shown();
     if let Some(manifest) = &manifest {
@@ -305,7 +305,7 @@ impl Line {
 }
 
 /// `dropped.parquet`: a row for all that is not in the dataset.
-fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens) -> Result<Vec<u8>, CurateError> {
+fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens, staging: &Staging) -> Result<(), CurateError> {
     // Of duplicates, the name of the document that stays is told.
     let wanted: BTreeSet<u32> = kept.duplicates.stand_ins().collect();
     let mut names: BTreeMap<u64, String> = BTreeMap::new();
@@ -319,7 +319,7 @@ fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens) -> Result<Vec<u8>, Curat
             }
         }
     }
-    let mut table = DroppedTable::new()?;
+    let mut table = DroppedTable::new(staging.file(dropped::FILE_NAME)?)?;
     for dropped in &kept.documents.refused {
         table.push(dropped.clone(), None)?;
     }

@@ -1,5 +1,6 @@
 //! `dropped.parquet`: what is not in the dataset, where it came from, and why.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use parquet::basic::{Compression, LogicalType, Repetition, Type as PhysicalType, ZstdLevel};
@@ -12,23 +13,25 @@ use parquet::schema::types::Type;
 use crate::document::Dropped;
 use crate::error::CurateError;
 
+/// Its name in the dataset.
+pub(super) const FILE_NAME: &str = "dropped.parquet";
 /// Rows held in memory before they are packed.
 const ROWS_PER_GROUP: usize = 1 << 16;
 
-/// The table while it is written, in memory: packed, a row takes a few bytes.
+/// The table while it is written.
 pub(super) struct DroppedTable {
-    writer: SerializedFileWriter<Vec<u8>>,
-    rows: Vec<(Dropped, Option<String>)>,
+    writer: SerializedFileWriter<File>,
+    rows: Vec<Row>,
 }
 
 impl DroppedTable {
-    pub(super) fn new() -> Result<Self, CurateError> {
+    pub(super) fn new(file: File) -> Result<Self, CurateError> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_created_by("lockstep".to_owned())
             .build();
         let writer = schema()
-            .and_then(|schema| SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties)));
+            .and_then(|schema| SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)));
         Ok(Self {
             writer: writer.map_err(failed)?,
             rows: Vec::new(),
@@ -44,10 +47,11 @@ impl DroppedTable {
         Ok(())
     }
 
-    /// The file.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>, CurateError> {
+    /// All is on the disk.
+    pub(super) fn finish(mut self) -> Result<(), CurateError> {
         self.write().map_err(failed)?;
-        self.writer.into_inner().map_err(failed)
+        let file = self.writer.into_inner().map_err(failed)?;
+        file.sync_all().map_err(|error| failed(error.into()))
     }
 
     fn write(&mut self) -> Result<(), ParquetError> {
@@ -58,41 +62,26 @@ impl DroppedTable {
         let mut group = self.writer.next_row_group()?;
         let mut number = 0;
         while let Some(mut column) = group.next_column()? {
-            let text = |value: &dyn Fn(&Dropped) -> &str| -> Vec<ByteArray> {
-                rows.iter().map(|(dropped, _)| value(dropped).into()).collect()
-            };
-            let integers = |value: &dyn Fn(&Dropped) -> u64| -> Vec<i64> {
-                rows.iter().map(|(dropped, _)| value(dropped) as i64).collect()
-            };
-            let texts = match number {
-                0 => text(&|dropped| &dropped.origin.source),
-                1 => text(&|dropped| &dropped.origin.file),
-                4 => text(&|dropped| &dropped.stage),
-                5 => text(&|dropped| &dropped.reason),
-                6 => text(&|dropped| &dropped.detail),
-                7 => rows
-                    .iter()
-                    .filter_map(|(_, kept)| Some(kept.as_deref()?.into()))
-                    .collect(),
-                _ => Vec::new(),
-            };
-            match number {
-                2 | 3 => {
-                    let values = integers(&|dropped| match number {
-                        2 => dropped.origin.record,
-                        _ => dropped.origin.offset,
-                    });
+            match COLUMNS.get(number).map(|(_, of)| of) {
+                Some(Of::Number(value)) => {
+                    let values: Vec<i64> = rows.iter().map(|(dropped, _)| value(dropped) as i64).collect();
                     column.typed::<Int64Type>().write_batch(&values, None, None)?;
                 }
-                7 => {
-                    let present: Vec<i16> = rows.iter().map(|(_, kept)| i16::from(kept.is_some())).collect();
+                Some(Of::Text(value)) => {
+                    let values: Vec<ByteArray> =
+                        rows.iter().map(|(dropped, _)| value(dropped).into()).collect();
+                    column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
+                }
+                Some(Of::Optional(value)) => {
+                    let all: Vec<Option<String>> = rows.iter().map(value).collect();
+                    let present: Vec<i16> = all.iter().map(|text| i16::from(text.is_some())).collect();
+                    let values: Vec<ByteArray> =
+                        all.iter().flatten().map(|text| text.as_str().into()).collect();
                     column
                         .typed::<ByteArrayType>()
-                        .write_batch(&texts, Some(&present), None)?;
+                        .write_batch(&values, Some(&present), None)?;
                 }
-                _ => {
-                    column.typed::<ByteArrayType>().write_batch(&texts, None, None)?;
-                }
+                None => {}
             }
             column.close()?;
             number += 1;
@@ -101,37 +90,71 @@ impl DroppedTable {
     }
 }
 
+/// What was dropped, and the name of the document that stays in its place.
+type Row = (Dropped, Option<String>);
+
+/// What a column holds of a row.
+enum Of {
+    Text(fn(&Dropped) -> &str),
+    Number(fn(&Dropped) -> u64),
+    Optional(fn(&Row) -> Option<String>),
+}
+
+const COLUMNS: [(&str, Of); 10] = [
+    ("source", Of::Text(|dropped| &dropped.origin.source)),
+    ("file", Of::Text(|dropped| &dropped.origin.file)),
+    ("record", Of::Number(|dropped| dropped.origin.record)),
+    ("offset", Of::Number(|dropped| dropped.origin.offset)),
+    ("stage", Of::Text(|dropped| &dropped.stage)),
+    ("reason", Of::Text(|dropped| &dropped.reason)),
+    ("detail", Of::Text(|dropped| &dropped.detail)),
+    ("kept_instead", Of::Optional(|(_, kept)| kept.clone())),
+    ("language", Of::Optional(|(dropped, _)| dropped.language.clone())),
+    (
+        "scores",
+        Of::Optional(|(dropped, _)| serde_json::to_string(dropped.scores.as_ref()?).ok()),
+    ),
+];
+
 fn schema() -> Result<Type, ParquetError> {
-    let text = |name, repetition| {
-        Type::primitive_type_builder(name, PhysicalType::BYTE_ARRAY)
-            .with_logical_type(Some(LogicalType::String))
+    let field = |(name, of): &(&str, Of)| {
+        let (physical, logical, repetition) = match of {
+            Of::Text(_) => (
+                PhysicalType::BYTE_ARRAY,
+                Some(LogicalType::String),
+                Repetition::REQUIRED,
+            ),
+            Of::Optional(_) => (
+                PhysicalType::BYTE_ARRAY,
+                Some(LogicalType::String),
+                Repetition::OPTIONAL,
+            ),
+            Of::Number(_) => (PhysicalType::INT64, None, Repetition::REQUIRED),
+        };
+        Type::primitive_type_builder(name, physical)
+            .with_logical_type(logical)
             .with_repetition(repetition)
             .build()
             .map(Arc::new)
     };
-    let number = |name| {
-        Type::primitive_type_builder(name, PhysicalType::INT64)
-            .with_repetition(Repetition::REQUIRED)
-            .build()
-            .map(Arc::new)
-    };
-    let required = Repetition::REQUIRED;
-    Type::group_type_builder("dropped")
-        .with_fields(vec![
-            text("source", required)?,
-            text("file", required)?,
-            number("record")?,
-            number("offset")?,
-            text("stage", required)?,
-            text("reason", required)?,
-            text("detail", required)?,
-            text("kept_instead", Repetition::OPTIONAL)?,
-        ])
-        .build()
+    let fields = COLUMNS.iter().map(field).collect::<Result<Vec<_>, _>>()?;
+    Type::group_type_builder("dropped").with_fields(fields).build()
 }
 
+/// A full disk is told as such.
 fn failed(error: ParquetError) -> CurateError {
-    CurateError::Table {
-        problem: error.to_string(),
+    match error {
+        ParquetError::External(source) if is_full(source.as_ref()) => CurateError::StorageFull {
+            path: FILE_NAME.into(),
+        },
+        error => CurateError::Table {
+            problem: error.to_string(),
+        },
     }
+}
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(StorageFull | QuotaExceeded))
 }

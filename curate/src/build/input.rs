@@ -157,6 +157,8 @@ fn parted(
                 reason: failure.reason,
                 detail: failure.detail,
                 kept: None,
+                language: None,
+                scores: None,
             }),
         }
     }

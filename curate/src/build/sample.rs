@@ -1,8 +1,10 @@
 //! The tokenizer: one that is given, or one that learns from a sample of what is kept.
 
-use serde::{Deserialize, Serialize};
+use std::path::Path;
 
+use lockstep_data::tokenizer::END_OF_TEXT;
 use lockstep_data::{DataError, Tokenizer};
+use serde::{Deserialize, Serialize};
 
 use super::kept::{Fate, Kept};
 use super::run::Run;
@@ -42,7 +44,8 @@ pub(super) fn draw_held_out(digest: &lockstep_data::Digest) -> u64 {
 pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned, CurateError> {
     let spec = run.spec;
     let settings = &spec.tokenizer;
-    let given = settings.path.as_deref().map(Tokenizer::open).transpose()?;
+    let open = |path: &Path| Tokenizer::open(path, &settings.end_of_text);
+    let given = settings.path.as_deref().map(open).transpose()?;
     let given_json = given.as_ref().map(Tokenizer::to_json).transpose()?;
     let tokens = spec.runs(Stage::Tokenize);
     let fraction = spec.output.validation_fraction;
@@ -136,7 +139,7 @@ fn learn(
             file.close()
         },
     )?;
-    Tokenizer::open(&phase.task(0).join(TOKENIZER)).map_err(DataError::into)
+    Ok(Tokenizer::open(&phase.task(0).join(TOKENIZER), END_OF_TEXT)?)
 }
 
 /// That a sample yields too few tokens, in the words of this spec rather than of a job's.

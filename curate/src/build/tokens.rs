@@ -164,6 +164,8 @@ impl Task<'_> {
             reason: reason.into(),
             detail,
             kept,
+            language: document.language.code,
+            scores: document.scores,
         })
     }
 

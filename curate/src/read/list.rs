@@ -57,7 +57,7 @@ pub enum ListError {
 }
 
 /// The work that a source is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
     /// What is to be read, in order.
     pub units: Vec<Unit>,

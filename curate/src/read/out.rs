@@ -168,5 +168,7 @@ pub(crate) fn dropped(origin: Origin, reason: &'static str, detail: String) -> D
         reason: reason.into(),
         detail,
         kept: None,
+        language: None,
+        scores: None,
     }
 }

@@ -13,6 +13,7 @@ use lockstep_curate::read::SourceSettings;
 use lockstep_curate::{Spec, bias, decontaminate, language, licence, normalise, pii, quality, words};
 use lockstep_data::Tokenizer;
 use lockstep_data::megatron::IndexHeader;
+use lockstep_data::tokenizer::END_OF_TEXT;
 
 use crate::samples;
 use crate::support::{All, MadeUp, read_from, settings};
@@ -387,7 +388,7 @@ fn spec(bytes: &[u8]) {
 /// A tokenizer that is read gives tokens of its vocabulary, and is read again from what it is written as.
 fn tokenizer(bytes: &[u8]) {
     silence_libraries();
-    let Ok(tokenizer) = Tokenizer::from_json(&lossy(bytes)) else {
+    let Ok(tokenizer) = Tokenizer::from_json(&lossy(bytes), END_OF_TEXT) else {
         return;
     };
     let text = "the cat, <|endoftext|> ab\u{e9}\u{4f60} \n ";
@@ -395,7 +396,7 @@ fn tokenizer(bytes: &[u8]) {
         drop(tokenizer.decode(&tokens));
     }
     drop(tokenizer.decode(&[0, 1, u32::MAX]));
-    let again = Tokenizer::from_json(&tokenizer.to_json().unwrap()).unwrap();
+    let again = Tokenizer::from_json(&tokenizer.to_json().unwrap(), END_OF_TEXT).unwrap();
     assert_eq!(again.encode(text).ok(), tokenizer.encode(text).ok());
 }
 

@@ -129,6 +129,7 @@ fn a_line_of_two_gigabytes_is_not_held() {
     let store = MadeUp::of("a.jsonl", file);
     let mut settings = settings("/".as_ref());
     settings.max_record_bytes = 1 << 20;
+    settings.unit_bytes = Some(64 << 20);
     let mut all = All::default();
     let used = allocation_counter::measure(|| all = read_from(&store, &settings));
     assert_eq!(all.reasons(), ["read.too_long"]);

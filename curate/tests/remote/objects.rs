@@ -67,7 +67,7 @@ pub(crate) fn assert_same(open: impl Fn(&SourceSettings) -> Source, remote: &str
     let mut all = All::default();
     for unit_bytes in [1 << 30, 700_000] {
         let cut = |path| SourceSettings {
-            unit_bytes,
+            unit_bytes: Some(unit_bytes),
             ..settings(path)
         };
         all = All::of(&open(&cut(remote)));

@@ -44,9 +44,9 @@ use encoder::Encoder;
 pub use pieces::Cuts;
 pub use words::Pattern;
 
-/// What ends a document.
+/// What ends a document, unless a tokenizer that is brought has another token for it.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// The token of [`END_OF_TEXT`].
+/// The token of [`END_OF_TEXT`] in a tokenizer that was trained here.
 pub const END_OF_TEXT_ID: u32 = 0;
 /// The smallest vocabulary: 256 bytes and [`END_OF_TEXT`].
 pub const MIN_VOCAB_SIZE: usize = 257;
@@ -59,6 +59,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     engine: Engine,
     cuts: Cuts,
+    /// What ends a document, if it is known.
+    end_of_text: Option<u32>,
 }
 
 /// Who turns text into tokens. The tokens are the same.
@@ -120,7 +122,7 @@ impl Tokenizer {
         let cut = |text| pieces::pieces(text, Cuts::AlsoWithinWords);
         let all: Vec<&str> = texts.iter().flat_map(|text| cut(text)).collect();
         let tokenizer = train::train(&all, vocab_size).map_err(&failed)?;
-        let tokenizer = Self::from_json(&tokenizer.to_string(false).map_err(&failed)?)?;
+        let tokenizer = Self::from_json(&tokenizer.to_string(false).map_err(&failed)?, END_OF_TEXT)?;
         let reached = tokenizer.vocab_size();
         if reached != vocab_size {
             let sample_bytes = texts.iter().map(|text| text.len() as u64).sum();
@@ -133,25 +135,27 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Reads a `tokenizer.json` that [`Tokenizer::to_json`] wrote of a trained tokenizer.
+    /// Reads a `tokenizer.json` in which the token `end` is to end documents.
     ///
     /// # Errors
-    /// If it is none, its token 0 is not [`END_OF_TEXT`], or two tokens have the same id.
-    pub fn from_json(json: &str) -> Result<Self, DataError> {
+    /// If it is none, has no such token, or two tokens have the same id.
+    pub fn from_json(json: &str, end: &str) -> Result<Self, DataError> {
+        let failed = |problem: String| failed("read the tokenizer")(problem.into());
         let mut tokenizer = Self::from_hugging_face(json)?;
-        if tokenizer.token_id(END_OF_TEXT) != Some(END_OF_TEXT_ID) {
-            return Err(failed("read the tokenizer")(
-                format!("token {END_OF_TEXT_ID} is not {END_OF_TEXT}").into(),
-            ));
-        }
+        let Some(id) = tokenizer.token_id(end) else {
+            return Err(failed(format!(
+                "it has no token {end}, which is to end documents"
+            )));
+        };
+        tokenizer.end_of_text = Some(id);
         let mut ids: Vec<u32> = tokenizer.inner.get_vocab(true).into_values().collect();
         ids.sort_unstable();
         if let Some([id, ..]) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(failed("read the tokenizer")(
-                format!("two tokens have the id {id}").into(),
-            ));
+            return Err(failed(format!("two tokens have the id {id}")));
         }
-        tokenizer.cuts = Cuts::AlsoWithinWords;
+        if (end, id) == (END_OF_TEXT, END_OF_TEXT_ID) {
+            tokenizer.cuts = Cuts::AlsoWithinWords;
+        }
         Ok(tokenizer)
     }
 
@@ -176,13 +180,14 @@ impl Tokenizer {
         });
         Ok(Self {
             engine: own.unwrap_or_else(|because| Engine::Crate { because }),
+            end_of_text: inner.token_to_id(END_OF_TEXT),
             inner,
             cuts: Cuts::BetweenWords,
         })
     }
 
     /// The same tokenizer, which cuts long text elsewhere. A tokenizer cuts [`Cuts::AlsoWithinWords`] if it
-    /// was trained here, else [`Cuts::BetweenWords`].
+    /// is as those that are trained here, whose token 0 is [`END_OF_TEXT`], else [`Cuts::BetweenWords`].
     #[must_use]
     pub fn with_cuts(self, cuts: Cuts) -> Self {
         Self { cuts, ..self }
@@ -194,13 +199,26 @@ impl Tokenizer {
         &self.engine
     }
 
-    /// Reads a `tokenizer.json` file.
+    /// Reads a `tokenizer.json` file, in which the token `end` is to end documents.
     ///
     /// # Errors
     /// If there is none, or as [`Tokenizer::from_json`].
-    pub fn open(path: &Path) -> Result<Self, DataError> {
-        let json = fs::read_to_string(path).map_err(|error| DataError::io("read", path, error))?;
-        Self::from_json(&json)
+    pub fn open(path: &Path, end: &str) -> Result<Self, DataError> {
+        Self::from_json(&text_of(path)?, end)
+    }
+
+    /// Likewise by the id of the token.
+    pub(crate) fn open_with_id(path: &Path, end: u32) -> Result<Self, DataError> {
+        let json = text_of(path)?;
+        let token = Self::from_hugging_face(&json)?.inner.id_to_token(end);
+        let missing = || failed("read the tokenizer")(format!("it has no token {end}").into());
+        Self::from_json(&json, &token.ok_or_else(missing)?)
+    }
+
+    /// The token that ends a document, if it is known.
+    #[must_use]
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
     }
 
     /// The content of `tokenizer.json`.
@@ -211,10 +229,11 @@ impl Tokenizer {
         self.inner.to_string(true).map_err(failed("write the tokenizer"))
     }
 
-    /// Tokens in the vocabulary.
+    /// Tokens in the vocabulary, those included that have no text: one more than the highest id.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        let ids = self.inner.get_vocab(true).into_values();
+        ids.max().map_or(0, |id| id as usize + 1)
     }
 
     /// The id of a token, special ones included.
@@ -320,6 +339,10 @@ impl Tokenizer {
     }
 }
 
+fn text_of(path: &Path) -> Result<String, DataError> {
+    fs::read_to_string(path).map_err(|error| DataError::io("read", path, error))
+}
+
 fn failed(action: &'static str) -> impl Fn(tokenizers::Error) -> DataError {
     move |error| DataError::Tokenizer {
         action,
@@ -382,12 +405,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_without_our_end_is_refused() {
+    fn documents_end_with_a_token_that_the_tokenizer_has() {
         let json = TOKENIZER.to_json().unwrap().replace(END_OF_TEXT, "<eos>");
-        assert!(matches!(
-            Tokenizer::from_json(&json),
-            Err(DataError::Tokenizer { .. })
-        ));
+        let error = Tokenizer::from_json(&json, END_OF_TEXT).unwrap_err().to_string();
+        assert!(error.contains("no token <|endoftext|>"), "{error}");
+        let other = Tokenizer::from_json(&json, "<eos>").unwrap();
+        assert_eq!(other.end_of_text(), Some(0));
+        assert_eq!(other.cuts, Cuts::BetweenWords, "it is not known to be ours");
+        assert_eq!(TOKENIZER.cuts, Cuts::AlsoWithinWords);
     }
 
     #[test]
