@@ -44,7 +44,12 @@ pub(super) fn draw_held_out(digest: &lockstep_data::Digest) -> u64 {
 pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned, CurateError> {
     let spec = run.spec;
     let settings = &spec.tokenizer;
-    let open = |path: &Path| Tokenizer::open(path, &settings.end_of_text);
+    let open = |path: &Path| {
+        Tokenizer::open(path, &settings.end_of_text).map_err(|error| CurateError::Spec {
+            path: None,
+            problem: format!("tokenizer.path = {}: {error}", path.display()),
+        })
+    };
     let given = settings.path.as_deref().map(open).transpose()?;
     let given_json = given.as_ref().map(Tokenizer::to_json).transpose()?;
     let tokens = spec.runs(Stage::Tokenize);
