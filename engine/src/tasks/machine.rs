@@ -106,6 +106,9 @@ impl Tasks {
             Event::Joined(worker) => self.joined(now, worker, &mut commands),
             Event::Entered { worker, entry } => self.entered(&worker, entry, &mut commands),
             Event::Done { worker, phase, task } => self.done(&worker, &phase, task, &mut commands),
+            // Who was given up says no more how it ends.
+            Event::Built { worker, .. } | Event::Fatal { worker, .. }
+                if !self.workers.contains_key(&worker) => {}
             Event::Built { summary, .. } => self.end(Outcome::Built(summary), &mut commands),
             Event::Heartbeat(_) => {}
             Event::Left { worker, reason } => self.left(&worker, &reason, &mut commands),
@@ -120,7 +123,10 @@ impl Tasks {
     }
 
     fn joined(&mut self, now: Instant, worker: WorkerId, commands: &mut Vec<Command>) {
-        if self.workers.contains_key(&worker) {
+        if let Some(there) = self.workers.get_mut(&worker) {
+            // On another stream, before the end of the first was heard of: it will say where it is, and until then gets nothing.
+            there.phase.clear();
+            there.room = 0;
             return;
         }
         let text = format!("{worker} takes part, with {} others", self.workers.len());
@@ -147,7 +153,7 @@ impl Tasks {
         } = entry;
         there.phase.clone_from(&name);
         there.room = room;
-        let phase = self.phases.entry(name.clone()).or_insert_with(|| {
+        self.phases.entry(name.clone()).or_insert_with(|| {
             let open: BTreeSet<u32> = open.into_iter().chain(holds.iter().copied()).collect();
             let open: BTreeSet<u32> = open.into_iter().filter(|task| *task < tasks).collect();
             let text = format!("{name}: {} of {tasks} tasks are to be done", open.len());
@@ -158,19 +164,21 @@ impl Tasks {
                 taken: BTreeMap::new(),
             }
         });
+        self.current.clone_from(&name);
+        // What it does not say that it is at, here or in a phase that it has left, it is not at: a word was lost.
+        let phases = self.phases.iter_mut();
+        let mut given_back: Vec<String> = phases
+            .filter_map(|(of, phase)| (phase.give_back(worker) > 0).then(|| of.clone()))
+            .collect();
+        given_back.retain(|of| *of != name);
+        let phase = self.phases.entry(name.clone()).or_default();
         for task in holds {
             // It may have been given to another one meanwhile: then both do it.
             if phase.open.remove(&task) || phase.taken.contains_key(&task) {
                 phase.taken.entry(task).or_default().insert(worker.clone());
             }
         }
-        self.current.clone_from(&name);
-        // What it was given of a phase that it had left already, it has not taken.
-        let others = self.phases.iter_mut().filter(|(other, _)| **other != name);
-        let left: Vec<String> = others
-            .filter_map(|(other, phase)| (phase.give_back(worker) > 0).then(|| other.clone()))
-            .collect();
-        for other in left {
+        for other in given_back {
             self.assign(&other, commands);
         }
         self.assign(&name, commands);

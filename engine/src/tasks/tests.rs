@@ -29,6 +29,8 @@ struct Walker {
     holds: BTreeSet<u32>,
     up: VecDeque<Event>,
     down: VecDeque<Command>,
+    /// The coordinator has this stream, and not another one that broke.
+    is_connected: bool,
 }
 
 struct World {
@@ -66,7 +68,7 @@ impl World {
                         self.check_alone(task, phase);
                     }
                     let worker = worker.clone();
-                    if let Some(walker) = self.walkers.get_mut(&worker) {
+                    if let Some(walker) = self.walkers.get_mut(&worker).filter(|walker| walker.is_connected) {
                         walker.down.push_back(command);
                     }
                 }
@@ -148,6 +150,7 @@ impl World {
         for name in names {
             let walker = self.walkers.get_mut(name).unwrap();
             walker.down.clear();
+            walker.is_connected = false;
             let words = [Event::Joined(name.clone()), Self::where_it_is(name, walker)];
             walker.up = words.into();
         }
@@ -166,6 +169,7 @@ impl World {
                 let Some(event) = walker.up.pop_front() else {
                     return false;
                 };
+                walker.is_connected |= matches!(event, Event::Joined(_));
                 self.give(event);
             }
             1 => {
@@ -193,6 +197,8 @@ impl World {
                     }
                     Command::Evict { .. } => {
                         self.walkers.remove(name);
+                        let (worker, reason) = (name.clone(), "it ended".to_owned());
+                        self.give(Event::Left { worker, reason });
                     }
                     _ => {}
                 }
@@ -238,6 +244,8 @@ enum Act {
     Die(usize),
     /// Its stream breaks, and it comes back.
     Cut(usize),
+    /// It opens another stream, of which the coordinator hears before the end of the one that broke.
+    Reopen(usize),
     /// Another coordinator leads, which knows nothing.
     NewLeader,
     Drain(usize),
@@ -249,6 +257,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         40 => (any::<usize>(), any::<usize>()).prop_map(|(who, which)| Act::GoOn(who, which)),
         1 => any::<usize>().prop_map(Act::Die),
         1 => any::<usize>().prop_map(Act::Cut),
+        1 => any::<usize>().prop_map(Act::Reopen),
         1 => Just(Act::NewLeader),
         1 => any::<usize>().prop_map(Act::Drain),
     ];
@@ -280,6 +289,12 @@ proptest! {
                     if let Some(worker) = world.nth(who) {
                         world.was_cut = true;
                         world.give(Event::Left { worker: worker.clone(), reason: "cut".to_owned() });
+                        world.reconnect(&[worker]);
+                    }
+                }
+                Act::Reopen(who) => {
+                    if let Some(worker) = world.nth(who) {
+                        world.was_cut = true;
                         world.reconnect(&[worker]);
                     }
                 }
@@ -340,4 +355,29 @@ fn a_reason_that_others_would_meet_ends_the_build() {
     let failed = Outcome::Failed(format!("{}: no source", worker(0)));
     assert_eq!(commands.last(), Some(&Command::End(failed)));
     assert_eq!(machine.step(Instant::default(), Event::Cancel), [], "it is over");
+
+    // Of one that was given up, nothing of that counts.
+    let mut machine = Tasks::new(LEASE);
+    let summary = "built".to_owned();
+    machine.step(Instant::default(), Event::Joined(worker(0)));
+    let reason = "it was silent".to_owned();
+    machine.step(
+        Instant::default(),
+        Event::Left {
+            worker: worker(0),
+            reason: reason.clone(),
+        },
+    );
+    for late in [
+        Event::Fatal {
+            worker: worker(0),
+            reason,
+        },
+        Event::Built {
+            worker: worker(0),
+            summary,
+        },
+    ] {
+        assert_eq!(machine.step(Instant::default(), late), []);
+    }
 }
