@@ -253,6 +253,12 @@ fn one_stage_alone() {
     let report: Value = serde_json::from_str(&near.out).unwrap();
     assert_eq!(dropped(&report, "dedup", "dedup.near"), 2, "{report:#}");
     assert_eq!(dropped(&report, "dedup", "dedup.exact"), 0, "{report:#}");
+    // The last stage makes a dataset of what the others left.
+    fs::write(place.path("tokens.toml"), "[tokenizer]\nvocab_size = 300\n").unwrap();
+    place
+        .run("data tokenize unique/*.jsonl.zst --spec tokens.toml --out tokens")
+        .code(0);
+    place.run("data verify tokens").code(0);
     for folder in ["clean", "unique", "near"] {
         for file in ["report.html", "report.json", "dropped.parquet", "spec.toml"] {
             assert!(
@@ -512,7 +518,9 @@ fn a_cluster_builds_the_same_bytes_whichever_of_its_processes_die() {
         assert!(place.path(point).exists(), "nobody died at {point}: {events}");
     }
     assert_eq!(events.matches("tasks given back").count(), 2, "{events}");
-    // What is there is found, and what is not of this spec is not touched.
+    // What is there is found, what was left beside it is removed, and what is not of this spec is not touched.
+    fs::create_dir(place.path("out.work")).unwrap();
+    fs::write(place.path("out.work/lock"), "").unwrap();
     place.run(&submit).code(0);
     await_built(&place, &coordinator, &digest);
     fs::write(place.path("spec.toml"), SPEC.replace("300", "310")).unwrap();
@@ -568,6 +576,10 @@ fn a_build_that_is_cancelled_goes_on_when_it_is_submitted_again() {
         ))
         .code(2)
         .says(&["a job named `small` is not over yet"]);
+    place
+        .run(&format!("{submit} --name another"))
+        .code(2)
+        .says(&["the job `small`", "choose another --out"]);
     let cancel = format!("cancel small --coordinator {} -o json", coordinator.url);
     assert_eq!(place.run(&cancel).code(0).json()["state"], "cancelled");
     fs::write(place.path("held.go"), "").unwrap();

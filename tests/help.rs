@@ -6,7 +6,7 @@ use support::job::Job;
 use support::place::Place;
 
 /// Every verb, and words that its help must have: what it does, and the options that people look for.
-const VERBS: [(&str, &[&str]); 49] = [
+const VERBS: [(&str, &[&str]); 50] = [
     (
         "demo",
         &[
@@ -82,6 +82,7 @@ const VERBS: [(&str, &[&str]); 49] = [
     ("data pii", &["redact private data", "--spec"]),
     ("data dedup", &["there twice, or nearly", "--spec"]),
     ("data bias", &["Audit whom the text speaks of", "--spec"]),
+    ("data tokenize", &["train or load a tokenizer", "--spec"]),
     (
         "data submit",
         &[

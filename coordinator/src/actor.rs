@@ -352,6 +352,16 @@ impl Actor {
 
     fn submit(&mut self, submission: Submission, reply: oneshot::Sender<Result<wire::Job, Status>>) {
         let job = submission.name.clone();
+        let under_way = || self.runs.values().filter(|run| !run.is_over());
+        if let Some(other) =
+            under_way().find(|run| *run.name() != job && run.board().record.out == submission.out)
+        {
+            let (out, other) = (submission.out.display(), other.name());
+            let message = format!(
+                "the job `{other}`, which is not over yet, has the folder {out}; choose another --out"
+            );
+            return drop(reply.send(Err(Status::already_exists(message))));
+        }
         let is_taken = self.runs.get(&job).is_some_and(|run| !run.is_over());
         if is_taken || !self.submitting.insert(job.clone()) {
             let message = format!(

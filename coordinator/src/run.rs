@@ -275,7 +275,10 @@ impl Run {
     pub(crate) fn expect(&mut self, tools: &Tools<'_>, count: u32) -> Vec<Effect> {
         match self {
             Self::Training(run) => run.give(tools, job::Event::Expected(count)),
-            Self::Build(_) => Vec::new(),
+            Self::Build(run) => {
+                run.expect(count);
+                Vec::new()
+            }
         }
     }
 

@@ -107,9 +107,26 @@ impl Work {
         Ok(())
     }
 
+    /// A place in the folder that no other process of the crew has.
+    pub(crate) fn own_place(&self, name: &str) -> PathBuf {
+        let of = self.crew.name().unwrap_or_default();
+        self.folder.join(format!("{name}{of}"))
+    }
+
     /// Removes the folder: all is done.
-    pub(crate) fn remove(self) -> Result<(), CurateError> {
+    pub(crate) fn remove(&self) -> Result<(), CurateError> {
         remove(&self.folder)
+    }
+
+    /// Removes the folder if it is there and nobody works in it: its dataset is in its place.
+    pub(crate) fn sweep(folder: &Path) -> Result<(), CurateError> {
+        let Ok(lock) = File::options().write(true).open(folder.join(LOCK_FILE)) else {
+            return Ok(());
+        };
+        match lock.try_lock() {
+            Ok(()) => remove(folder),
+            Err(_) => Ok(()),
+        }
     }
 }
 

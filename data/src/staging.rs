@@ -59,13 +59,21 @@ impl Staging {
     pub fn begin(out: &Path) -> Result<Self, DataError> {
         let (parent, folder) = beside(out)?;
         fs::create_dir_all(&parent).map_err(|error| DataError::io("create folder", &parent, error))?;
+        Self::begin_in(&folder, out)
+    }
+
+    /// Likewise in this folder, which must be on the disk of `out`.
+    ///
+    /// # Errors
+    /// If another build holds it.
+    pub fn begin_in(folder: &Path, out: &Path) -> Result<Self, DataError> {
         let lock = loop {
-            if let Some(lock) = try_own(&folder, out)? {
+            if let Some(lock) = try_own(folder, out)? {
                 break lock;
             }
         };
         let staging = Self {
-            folder,
+            folder: folder.to_owned(),
             out: out.to_owned(),
             lock,
             published: false,

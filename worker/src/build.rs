@@ -107,6 +107,7 @@ pub(crate) async fn run(link: Link, worker: &WorkerId) -> Result<(), Error> {
 
 impl Worker {
     async fn live(&mut self) -> Result<(), Error> {
+        let job = self.link.welcome.clone();
         loop {
             match self.serve().await? {
                 Parted::Over => return Ok(()),
@@ -116,6 +117,11 @@ impl Worker {
             }
             if !self.link.reopen().await? {
                 return Ok(());
+            }
+            if self.link.welcome != job {
+                return Err(Error::Evicted(
+                    "another job has the name of this one by now".to_owned(),
+                ));
             }
             tracing::info!("found a coordinator again");
         }

@@ -95,6 +95,20 @@ impl Board {
         true
     }
 
+    /// What of the job is as it was submitted, and its summary.
+    pub(super) fn shown(&self) -> wire::Job {
+        let record = &self.record;
+        let summary = record.summary.as_ref().map(ToString::to_string);
+        wire::Job {
+            name: record.name.to_string(),
+            out: record.out.display().to_string(),
+            submitted_ms: record.submitted_ms,
+            summary: summary.unwrap_or_default(),
+            spec: record.spec.clone(),
+            ..wire::Job::default()
+        }
+    }
+
     /// Tells whoever watches.
     pub(super) fn show(&self, what: wire::update::What) {
         self.updates.send(wire::Update { what: Some(what) }).ok();

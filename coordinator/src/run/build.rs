@@ -16,8 +16,10 @@ use crate::store::{JobRecord, State};
 
 /// A worker silent for so long is given up. It says something every [`lockstep_proto::DAEMON_HEARTBEAT`].
 const LEASE: Duration = Duration::from_secs(10);
-/// So many processes may die one after the other without a task being done.
+/// So many processes may end one after the other without a task being done, and so many more for each slot that it had:
+/// those of a drained node, or of a job of its name before it, are no fault of it.
 const DEATHS: u32 = 16;
+const DEATHS_A_SLOT: u32 = 4;
 
 /// A build that has not been forgotten yet.
 pub(crate) struct Build {
@@ -25,6 +27,8 @@ pub(crate) struct Build {
     pub(super) ranks: Ranks,
     machine: Tasks,
     max_workers: u32,
+    /// The most slots that it had at once.
+    most_slots: u32,
     deaths_since_progress: u32,
 }
 
@@ -44,6 +48,7 @@ impl Build {
             ranks: Ranks::default(),
             machine: Tasks::new(LEASE),
             max_workers,
+            most_slots: 0,
             deaths_since_progress: 0,
         }
     }
@@ -57,13 +62,18 @@ impl Build {
         }
     }
 
+    /// It has so many slots now.
+    pub(super) fn expect(&mut self, slots: u32) {
+        self.most_slots = self.most_slots.max(slots);
+    }
+
     /// A process ended; says why if that has happened too often.
     pub(super) fn exited(&mut self, worker: &str, how: &str) -> Option<String> {
         self.deaths_since_progress += 1;
         let deaths = self.deaths_since_progress;
-        (deaths > DEATHS).then(|| {
+        (deaths > DEATHS + DEATHS_A_SLOT * self.most_slots).then(|| {
             format!(
-                "{deaths} processes died without a task being done, the last ({worker}) with {how}; see `lockstep logs {}`",
+                "{deaths} processes ended without a task being done, the last ({worker}) with {how}; see `lockstep logs {}`",
                 self.board.name()
             )
         })
@@ -173,7 +183,6 @@ impl Build {
             None => record.reason.clone(),
         };
         wire::Job {
-            name: record.name.to_string(),
             state: shown_state(record.state).into(),
             reason,
             step: u64::from(done),
@@ -181,16 +190,8 @@ impl Build {
             workers: self.machine.workers().map(ToString::to_string).collect(),
             loss: f64::NAN,
             seconds_left: -1.0,
-            out: record.out.display().to_string(),
-            submitted_ms: record.submitted_ms,
-            summary: record
-                .summary
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            spec: record.spec.clone(),
             phase: Some(phase_name(phase).to_owned()),
-            ..wire::Job::default()
+            ..self.board.shown()
         }
     }
 }

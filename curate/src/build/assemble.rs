@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lockstep_data::documents::{DocumentInfo, Extra, ExtraColumn, ExtraKind};
 use lockstep_data::manifest::{CorpusRecord, OptionsRecord};
@@ -48,14 +48,16 @@ const fn column(name: &'static str, kind: ExtraKind) -> ExtraColumn {
     ExtraColumn { name, kind }
 }
 
+/// Writes the dataset in the folder `place`, and moves it to where it goes.
 pub(super) fn run(
     run: &Run<'_>,
+    place: &Path,
     screen: &Screen,
     kept: &Kept,
     learned: &Learned,
     tokens: &Tokens,
 ) -> Result<Built, CurateError> {
-    let staging = Staging::begin(run.out)?;
+    let staging = Staging::begin_in(place, run.out)?;
     let epochs = Epochs::new(&run.spec.mix, &run.counts);
     let manifest = match &learned.tokenizer {
         Some(tokenizer) => {

@@ -23,13 +23,12 @@ mod run;
 mod sample;
 mod tokens;
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
-use lockstep_data::DataError;
 use lockstep_data::manifest::{FILE_NAME, Manifest};
 use lockstep_data::staging::{is_free, resolve};
 
@@ -51,6 +50,8 @@ const BUILD_FILE: &str = "build.txt";
 const REPORT_FILE: &str = "report.json";
 /// Between two looks at whether another process has written the dataset.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a build left.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,13 +94,18 @@ pub fn build_with(
     let out = &resolve(out)?;
     let sources = Sources::look_at(spec)?;
     let fingerprint = Key::new("build", spec, &[&sources.key])?.to_string();
+    let run = Run::new(spec, out, progress, fingerprint.clone());
+    let work_folder = run.work_folder()?;
     if let Some(standing) = standing(out, &fingerprint)? {
+        Work::sweep(&work_folder)?;
         return Ok(standing);
     }
-    let run = Run::new(spec, out, progress, fingerprint.clone());
     in_phases(run, sources, &crew).or_else(|error| match (crew.name(), standing(out, &fingerprint)) {
-        // Another process finished it and removed the work folder under this one's hands.
-        (Some(_), Ok(Some(standing))) => Ok(standing),
+        // Another process wrote it, and has removed the work folder under this one's hands.
+        (Some(_), Ok(Some(standing))) => {
+            Work::sweep(&work_folder)?;
+            Ok(standing)
+        }
         _ => Err(error),
     })
 }
@@ -125,46 +131,41 @@ fn in_phases(mut run: Run<'_>, sources: Sources, crew: &Arc<dyn Crew>) -> Result
     })?;
     let written = run.phase("write", |run| {
         let (run, written) = (&*run, Mutex::new(None));
-        let assemble = || assemble::run(run, &screen, &kept, &learned, &tokens);
+        // Processes of a crew that are both at it write in places of their own; the first to publish wins.
+        let place = work.own_place("dataset");
         crew.run(OpenTasks {
             phase: &format!("write-{}", run.fingerprint.get(..Key::SHORT).unwrap_or_default()),
             tasks: 1,
             open: vec![0],
             do_one: &|_| {
-                let built = in_turn(run, crew.as_ref(), assemble)?;
+                let built = assemble::run(run, &place, &screen, &kept, &learned, &tokens)?;
                 *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(built);
-                Ok(())
+                // Before the others hear of it, as they all leave then.
+                work.remove()
             },
         })?;
         Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
     })?;
     match written {
-        Some(built) => {
-            work.remove()?;
-            Ok(built)
-        }
-        // Another process wrote it.
-        None => standing(run.out, &run.fingerprint)?.ok_or(CurateError::Interrupted),
+        Some(built) => Ok(built),
+        None => written_by_another(&run),
     }
 }
 
-/// Writes the dataset. Another process of the crew may be at it still, though it was given up: that one is waited for.
-fn in_turn(
-    run: &Run<'_>,
-    crew: &dyn Crew,
-    assemble: impl Fn() -> Result<Built, CurateError>,
-) -> Result<Built, CurateError> {
+/// What another process has written, which a file system may not show at once.
+fn written_by_another(run: &Run<'_>) -> Result<Built, CurateError> {
+    let since = Instant::now();
     loop {
-        match assemble() {
-            Err(CurateError::Data(DataError::Busy { .. })) if crew.name().is_some() => {
-                run.progress.check()?;
-                thread::sleep(PAUSE);
-                if let Some(standing) = standing(run.out, &run.fingerprint)? {
-                    return Ok(standing);
-                }
-            }
-            result => return result,
+        if let Some(standing) = standing(run.out, &run.fingerprint)? {
+            return Ok(standing);
         }
+        run.progress.check()?;
+        if since.elapsed() > PATIENCE {
+            let problem = "another process has written it; do all nodes see the same folder?";
+            let source = io::Error::new(io::ErrorKind::NotFound, problem);
+            return Err(CurateError::io("open the dataset", run.out, source));
+        }
+        thread::sleep(PAUSE);
     }
 }
 

@@ -58,6 +58,15 @@ impl Remote {
     }
 }
 
+/// Says that a task failed, unless it is forgotten.
+struct Alarm<'a>(&'a Sender<Order>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.0.send(Order::Failed).ok();
+    }
+}
+
 impl Crew for Remote {
     fn name(&self) -> Option<&str> {
         Some(&self.name)
@@ -90,14 +99,16 @@ impl Crew for Remote {
             loop {
                 match orders.recv() {
                     Ok(Order::Do { phase: of, task }) if of == phase => {
-                        scope.spawn(move |_| match do_one(task as usize) {
-                            Ok(()) => {
-                                let phase = phase.to_owned();
-                                self.say(Word::Done { phase, task });
-                            }
-                            Err(error) => {
-                                fail(error);
-                                self.to_itself.send(Order::Failed).ok();
+                        scope.spawn(move |_| {
+                            // Also if it panics: the scope ends, and panics as well.
+                            let alarm = Alarm(&self.to_itself);
+                            match do_one(task as usize) {
+                                Ok(()) => {
+                                    let phase = phase.to_owned();
+                                    self.say(Word::Done { phase, task });
+                                    std::mem::forget(alarm);
+                                }
+                                Err(error) => fail(error),
                             }
                         })
                     }
@@ -115,5 +126,68 @@ impl Crew for Remote {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// Has the tasks of a phase done, all of which are given out at once.
+    fn run(
+        do_one: &(dyn Fn(usize) -> Result<(), CurateError> + Sync),
+        over: bool,
+    ) -> Result<(), CurateError> {
+        let (words, _heard) = mpsc::channel(16);
+        let (to, orders) = std::sync::mpsc::channel();
+        let phase = || "read-1".to_owned();
+        for task in 0..3 {
+            // Of another phase: old, and not done.
+            let (other, of) = ("read-0".to_owned(), phase());
+            to.send(Order::Do {
+                phase: other,
+                task: 9,
+            })
+            .unwrap();
+            to.send(Order::Do { phase: of, task }).unwrap();
+        }
+        if over {
+            to.send(Order::Over { phase: phase() }).unwrap();
+        }
+        let remote = Remote::new("-1".to_owned(), words, to, orders);
+        remote.run(OpenTasks {
+            phase: "read-1",
+            tasks: 3,
+            open: vec![0, 1, 2],
+            do_one,
+        })
+    }
+
+    #[test]
+    fn what_is_given_is_done_and_a_task_that_fails_or_panics_ends_the_phase() {
+        let done = Mutex::new(Vec::new());
+        let note = |task: usize| {
+            done.lock().unwrap().push(task);
+            Ok(())
+        };
+        run(&note, true).unwrap();
+        let mut done = done.into_inner().unwrap();
+        done.sort_unstable();
+        assert_eq!(done, [0, 1, 2]);
+        let fails = |task: usize| {
+            if task == 1 {
+                Err(CurateError::Interrupted)
+            } else {
+                Ok(())
+            }
+        };
+        assert!(matches!(run(&fails, false), Err(CurateError::Interrupted)));
+        let panics = |task: usize| -> Result<(), CurateError> {
+            assert!(task != 1, "task 1 panics");
+            Ok(())
+        };
+        assert!(catch_unwind(AssertUnwindSafe(|| run(&panics, false))).is_err());
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Dedup(curate::StageArgs),
     /// Audit whom the text speaks of, and whom filters drop.
     Bias(curate::StageArgs),
+    /// Make tokens of documents that other stages have left: train or load a tokenizer, and write a dataset.
+    Tokenize(curate::StageArgs),
     Submit(submit::Args),
     Show(show::Args),
     Diff(diff::Args),
@@ -113,6 +115,7 @@ pub(crate) fn run(command: Command, format: Format) -> anyhow::Result<()> {
         Command::Pii(args) => curate::stage(Stage::Pii, args, format),
         Command::Dedup(args) => curate::stage(Stage::Dedup, args, format),
         Command::Bias(args) => curate::stage(Stage::Bias, args, format),
+        Command::Tokenize(args) => curate::stage(Stage::Tokenize, args, format),
         Command::Show(args) => show::run(&args, format),
         Command::Diff(args) => diff::run(&args, format),
         Command::Verify(args) => {

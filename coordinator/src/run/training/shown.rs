@@ -66,7 +66,6 @@ impl Training {
             Some(problem) => (State::Running, format!("waits for its store: {problem}")),
         };
         wire::Job {
-            name: record.name.to_string(),
             state: shown_state(shown).into(),
             reason,
             step,
@@ -76,19 +75,11 @@ impl Training {
             loss: f64::from(self.last_loss),
             tokens_per_second: pace.map_or(0.0, |pace| self.tokens_per_step() / pace * 1e3),
             seconds_left: pace.map_or(-1.0, |pace| (steps - step.min(steps)) as f64 * pace / 1e3),
-            out: record.out.display().to_string(),
-            submitted_ms: record.submitted_ms,
-            summary: record
-                .summary
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            spec: record.spec.clone(),
             slow: self
                 .machine
                 .slowest()
                 .map_or_else(String::new, |(worker, at)| format!("{worker}, {at}")),
-            phase: None,
+            ..self.board.shown()
         }
     }
 }
