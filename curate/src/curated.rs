@@ -73,10 +73,15 @@ impl Curated {
     /// What its language is called in counts: `code` for source code, `unknown` where none is known.
     #[must_use]
     pub fn language(&self) -> &str {
-        match &self.language.code {
-            Some(code) => code,
-            None if self.is_code => "code",
-            None => "unknown",
-        }
+        language_name(self.language.code.as_deref(), self.is_code)
+    }
+}
+
+/// What a language is called in counts, and what has none.
+pub(crate) fn language_name(code: Option<&str>, is_code: bool) -> &str {
+    match code {
+        Some(code) => code,
+        None if is_code => "code",
+        None => "unknown",
     }
 }

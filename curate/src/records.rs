@@ -26,8 +26,17 @@ pub(crate) struct RecordWriter<T> {
 impl<T: Serialize> RecordWriter<T> {
     /// Creates the file.
     pub(crate) fn create(path: PathBuf) -> Result<Self, CurateError> {
+        Self::of_level(path, LEVEL)
+    }
+
+    /// Creates a file that stays, and so is to be small.
+    pub(crate) fn packed(path: PathBuf) -> Result<Self, CurateError> {
+        Self::of_level(path, zstd::DEFAULT_COMPRESSION_LEVEL)
+    }
+
+    fn of_level(path: PathBuf, level: i32) -> Result<Self, CurateError> {
         let file = TaskFile::create(path.clone())?;
-        let encoder = Encoder::new(file, LEVEL)
+        let encoder = Encoder::new(file, level)
             .and_then(|mut encoder| {
                 encoder.include_checksum(true)?;
                 Ok(encoder)

@@ -1,52 +1,30 @@
 //! The last phase: everything in its place, in the order of the units.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use lockstep_data::documents::{DocumentInfo, Extra, ExtraColumn, ExtraKind};
 use lockstep_data::manifest::{CorpusRecord, OptionsRecord};
 use lockstep_data::skip::Skipped;
-use lockstep_data::{DatasetWriter, Manifest, Staging};
-use serde::Serialize;
+use lockstep_data::{DatasetWriter, Manifest, Part, Staging};
 
 use super::dropped::{self, DroppedTable};
 use super::kept::Kept;
 use super::mix::Epochs;
+use super::row::{COLUMNS, Row};
 use super::run::Run;
 use super::sample::Learned;
-use super::tokens::{Row, Tokens};
+use super::tokens::{Named, Tokens};
 use super::{BUILD_FILE, Built};
-use crate::curated::Curated;
-use crate::document::Dropped;
 use crate::error::CurateError;
-use crate::quality::Scores;
 use crate::records::Records;
 use crate::report::{self, SplitReport};
 use crate::screen::Screen;
 
-/// Columns of `documents.parquet` beyond those that every dataset has.
-const COLUMNS: [ExtraColumn; 14] = [
-    column("file", ExtraKind::Text),
-    column("record", ExtraKind::Integer),
-    column("offset", ExtraKind::Integer),
-    column("record_id", ExtraKind::Text),
-    column("url", ExtraKind::Text),
-    column("created", ExtraKind::Text),
-    column("original_digest", ExtraKind::Text),
-    column("language", ExtraKind::Text),
-    column("script", ExtraKind::Text),
-    column("language_confidence", ExtraKind::Number),
-    column("scores", ExtraKind::Text),
-    column("pii", ExtraKind::Text),
-    column("contaminated", ExtraKind::Text),
-    column("pass", ExtraKind::Integer),
-];
-
-const fn column(name: &'static str, kind: ExtraKind) -> ExtraColumn {
-    ExtraColumn { name, kind }
-}
+/// Tokens, or documents, that are read at a time.
+const BATCH_TOKENS: u64 = 1 << 20;
+const BATCH_ROWS: usize = 1 << 12;
 
 /// Writes the dataset in the folder `place`, and moves it to where it goes.
 pub(super) fn run(
@@ -59,8 +37,18 @@ pub(super) fn run(
 ) -> Result<Built, CurateError> {
     let staging = Staging::begin_in(place, run.out)?;
     let epochs = Epochs::new(&run.spec.mix, &run.counts);
-    let manifest = match &learned.tokenizer {
-        Some(tokenizer) => {
+    let passes = learned
+        .tokenizer
+        .as_ref()
+        .map_or(1, |_| epochs.passes() as usize + 1);
+    // What stays, so many times, and what does not, once.
+    let total = (passes + 1) * tokens.tasks;
+    run.progress.enter("write", total as u64, "tasks");
+    let (manifest, dropped) = rayon::join(
+        || -> Result<Option<Manifest>, CurateError> {
+            let Some(tokenizer) = &learned.tokenizer else {
+                return documents(run, tokens, &staging).map(|()| None);
+            };
             let options = OptionsRecord {
                 vocab_size: tokenizer.vocab_size(),
                 validation_fraction: run.spec.output.validation_fraction,
@@ -69,14 +57,12 @@ pub(super) fn run(
                 shard_bytes: run.spec.output.shard_bytes,
             };
             let writer = DatasetWriter::new(&staging, tokenizer, options, &COLUMNS)?;
-            Some(dataset(run, kept, tokens, &epochs, writer)?)
-        }
-        None => {
-            documents(run, tokens, &staging)?;
-            None
-        }
-    };
-    dropped(run, kept, tokens, &staging)?;
+            dataset(run, kept, tokens, &epochs, writer).map(Some)
+        },
+        || dropped(run, kept, tokens, &staging),
+    );
+    let manifest = manifest?;
+    dropped?;
     let mut files = Vec::new();
     let mut report = run.report(screen);
     report.epochs = epochs.shown();
@@ -119,29 +105,28 @@ fn dataset(
     epochs: &Epochs,
     mut writer: DatasetWriter<'_>,
 ) -> Result<Manifest, CurateError> {
-    let passes = epochs.passes();
-    let total = (u64::from(passes) + 1) * tokens.tasks as u64;
-    run.progress.enter("write", total, "tasks");
-    for pass in 0..passes {
-        for task in 0..tokens.tasks {
-            each_row(run, tokens, task, &mut |row, tokens| {
-                if row.is_held_out || epochs.uses(&row.document) <= pass {
-                    return Ok(());
-                }
-                Ok(writer.push(info(row, pass), &[tokens], None)?)
-            })?;
-        }
-    }
-    writer.begin_held_out()?;
-    for task in 0..tokens.tasks {
-        each_row(run, tokens, task, &mut |row, tokens| {
-            if !row.is_held_out {
-                return Ok(());
+    for pass in 0..epochs.passes() {
+        let mut rows = Batches::of(run, tokens, Part::Train);
+        let read = move || rows.next(|row| epochs.uses(row) > pass);
+        read_ahead(read, |batch| {
+            for (row, tokens) in batch {
+                writer.push(row.info(pass), &[tokens], None)?;
             }
-            let text = row.document.text.clone();
-            Ok(writer.push(info(row, 0), &[tokens], Some(&text))?)
+            Ok(())
         })?;
     }
+    writer.begin_held_out()?;
+    let mut rows = Batches::of(run, tokens, Part::Validation);
+    read_ahead(
+        move || rows.next(|_| true),
+        |batch| {
+            for (mut row, tokens) in batch {
+                let text = row.text.take();
+                writer.push(row.info(0), &[tokens], text.as_deref())?;
+            }
+            Ok(())
+        },
+    )?;
     let read = run
         .counts
         .stages
@@ -157,184 +142,148 @@ fn dataset(
     Ok(writer.finish(corpus, Skipped::default())?)
 }
 
-/// Calls `each` with the rows of a task and their tokens, in order.
-fn each_row(
-    run: &Run<'_>,
-    tokens: &Tokens,
-    task: usize,
-    each: &mut dyn FnMut(Row, Vec<u32>) -> Result<(), CurateError>,
+/// Has each batch written while the next is read. The last is empty.
+fn read_ahead(
+    mut read: impl FnMut() -> Result<Batch, CurateError> + Send,
+    mut write: impl FnMut(Batch) -> Result<(), CurateError> + Send,
 ) -> Result<(), CurateError> {
-    let path = tokens.tokens(task);
-    let failed = |error| CurateError::io("read", &path, error);
-    let mut file = BufReader::with_capacity(1 << 18, File::open(&path).map_err(failed)?);
-    for row in Records::<Row>::open(&tokens.rows(task))? {
-        run.progress.check()?;
-        let row = row?;
-        let mut of_row = vec![0u32; row.tokens as usize];
-        file.read_exact(bytemuck::cast_slice_mut(&mut of_row))
-            .map_err(failed)?;
-        each(row, of_row)?;
+    let mut batch = read()?;
+    while !batch.is_empty() {
+        let (written, next) = rayon::join(|| write(batch), &mut read);
+        written?;
+        batch = next?;
     }
-    run.progress.advance(1);
     Ok(())
 }
 
-/// What the table of documents says of a row.
-fn info(row: Row, pass: u32) -> DocumentInfo {
-    let Row { document, bytes, .. } = row;
-    let text = |value: Option<String>| Extra::Text(value);
-    let json = |value: Option<String>| Extra::Text(value.filter(|value| value != "{}" && value != "[]"));
-    let scores = document
-        .scores
-        .as_ref()
-        .and_then(|scores| serde_json::to_string(scores).ok());
-    let extras = vec![
-        text(Some(document.origin.file.to_string())),
-        Extra::Integer(Some(document.origin.record as i64)),
-        Extra::Integer(Some(document.origin.offset as i64)),
-        text(document.id.clone()),
-        text(document.url.clone()),
-        text(document.created.clone()),
-        text(document.original.map(|digest| digest.to_string())),
-        text(document.language.code.clone()),
-        text(document.language.script.clone()),
-        Extra::Number(
-            document
-                .language
-                .code
-                .as_ref()
-                .map(|_| document.language.confidence),
-        ),
-        json(scores),
-        json(serde_json::to_string(&document.pii).ok()),
-        json(serde_json::to_string(&document.contaminated).ok()),
-        Extra::Integer(Some(i64::from(pass))),
-    ];
-    DocumentInfo {
-        id: document.origin.name(),
-        source: document.origin.source.to_string(),
-        version: None,
-        licence: document.licence,
-        digest: document.digest,
-        bytes,
-        extras,
+/// Rows with their tokens.
+type Batch = Vec<(Row, Vec<u32>)>;
+
+/// The rows of a split in the order of the tasks, some at a time.
+struct Batches<'b> {
+    run: &'b Run<'b>,
+    tokens: &'b Tokens,
+    part: Part,
+    /// The task that is next to be opened.
+    task: usize,
+    open: Option<Open>,
+}
+
+/// A task that is being read.
+struct Open {
+    rows: Records<Row>,
+    tokens: BufReader<File>,
+    path: PathBuf,
+}
+
+impl<'b> Batches<'b> {
+    fn of(run: &'b Run<'b>, tokens: &'b Tokens, part: Part) -> Self {
+        Self {
+            run,
+            tokens,
+            part,
+            task: 0,
+            open: None,
+        }
+    }
+
+    /// The next of them that are wanted; empty at the end.
+    fn next(&mut self, is_wanted: impl Fn(&Row) -> bool) -> Result<Batch, CurateError> {
+        let mut batch = Vec::new();
+        let mut tokens = 0;
+        while tokens < BATCH_TOKENS && batch.len() < BATCH_ROWS {
+            let Some(open) = &mut self.open else {
+                if self.task == self.tokens.tasks {
+                    break;
+                }
+                self.open = Some(Open::new(self.tokens, self.task, self.part)?);
+                self.task += 1;
+                continue;
+            };
+            self.run.progress.check()?;
+            match open.next(&is_wanted)? {
+                Some(row) => {
+                    tokens += row.0.tokens;
+                    batch.push(row);
+                }
+                None => {
+                    self.open = None;
+                    self.run.progress.advance(1);
+                }
+            }
+        }
+        Ok(batch)
     }
 }
 
-/// Writes the documents themselves, where no tokens are made: JSON lines with the fields that dolma gives them, which any
-/// stage reads again.
-fn documents(run: &Run<'_>, tokens: &Tokens, staging: &Staging) -> Result<(), CurateError> {
-    run.progress.enter("write", tokens.tasks as u64, "tasks");
-    for task in 0..tokens.tasks {
-        let name = format!("documents-{task:05}.jsonl.zst");
-        let failed = |error| CurateError::io("write", run.out, error);
-        let mut packed = zstd::Encoder::new(Vec::new(), zstd::DEFAULT_COMPRESSION_LEVEL).map_err(failed)?;
-        for row in Records::<Row>::open(&tokens.rows(task))? {
-            run.progress.check()?;
-            let line = serde_json::to_vec(&Line::of(row?.document)).map_err(|error| failed(error.into()))?;
-            packed
-                .write_all(&line)
-                .and_then(|()| packed.write_all(b"\n"))
-                .map_err(failed)?;
+impl Open {
+    fn new(tokens: &Tokens, task: usize, part: Part) -> Result<Self, CurateError> {
+        let path = tokens.tokens(task, part);
+        let file = File::open(&path).map_err(|error| CurateError::io("open", &path, error))?;
+        Ok(Self {
+            rows: Records::open(&tokens.rows(task, part))?,
+            tokens: BufReader::with_capacity(1 << 18, file),
+            path,
+        })
+    }
+
+    /// The next row that is wanted, and its tokens.
+    fn next(&mut self, is_wanted: impl Fn(&Row) -> bool) -> Result<Option<(Row, Vec<u32>)>, CurateError> {
+        let failed = |error| CurateError::io("read", &self.path, error);
+        for row in &mut self.rows {
+            let row = row?;
+            if is_wanted(&row) {
+                let mut tokens = vec![0u32; row.tokens as usize];
+                let bytes = bytemuck::cast_slice_mut(&mut tokens);
+                self.tokens.read_exact(bytes).map_err(failed)?;
+                return Ok(Some((row, tokens)));
+            }
+            let bytes = 4 * row.tokens as i64;
+            self.tokens.seek_relative(bytes).map_err(failed)?;
         }
-        staging.write(&name, &packed.finish().map_err(failed)?)?;
+        Ok(None)
+    }
+}
+
+/// Puts the documents in their place, where no tokens are made.
+fn documents(run: &Run<'_>, tokens: &Tokens, staging: &Staging) -> Result<(), CurateError> {
+    for task in 0..tokens.tasks {
+        run.progress.check()?;
+        let name = format!("documents-{task:05}.jsonl.zst");
+        let (from, mut to) = (tokens.documents(task), staging.file(&name)?);
+        File::open(&from)
+            .and_then(|mut from| io::copy(&mut from, &mut to))
+            .and_then(|_| to.sync_all())
+            .map_err(|error| CurateError::io("copy", &from, error))?;
         run.progress.advance(1);
     }
     Ok(())
 }
 
-/// A document as a line.
-#[derive(Serialize)]
-struct Line {
-    id: String,
-    text: String,
-    source: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    license: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    language: Option<String>,
-    metadata: Metadata,
-}
-
-/// What the stages found out.
-#[derive(Serialize)]
-struct Metadata {
-    file: String,
-    record: u64,
-    offset: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    original_digest: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    script: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    language_confidence: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scores: Option<Box<Scores>>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pii: BTreeMap<String, u64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    contaminated: Vec<String>,
-}
-
-impl Line {
-    fn of(document: Curated) -> Self {
-        let confidence = document.language.confidence;
-        Self {
-            id: document.id.unwrap_or_else(|| document.origin.name()),
-            text: document.text,
-            source: document.origin.source.to_string(),
-            created: document.created,
-            url: document.url,
-            license: document.licence,
-            metadata: Metadata {
-                file: document.origin.file.to_string(),
-                record: document.origin.record,
-                offset: document.origin.offset,
-                original_digest: document.original.map(|digest| digest.to_string()),
-                script: document.language.script,
-                language_confidence: document.language.code.as_ref().map(|_| confidence),
-                scores: document.scores,
-                pii: document.pii,
-                contaminated: document.contaminated,
-            },
-            language: document.language.code,
-        }
-    }
-}
-
 /// `dropped.parquet`: a row for all that is not in the dataset.
 fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens, staging: &Staging) -> Result<(), CurateError> {
     // Of duplicates, the name of the document that stays is told.
-    let wanted: BTreeSet<u32> = kept.duplicates.stand_ins().collect();
     let mut names: BTreeMap<u64, String> = BTreeMap::new();
-    if !wanted.is_empty() {
-        for task in 0..tokens.tasks {
-            for row in Records::<Row>::open(&tokens.rows(task))? {
-                let row = row?;
-                if u32::try_from(row.ordinal).is_ok_and(|ordinal| wanted.contains(&ordinal)) {
-                    names.insert(row.ordinal, row.document.origin.name());
-                }
-            }
+    for task in 0..tokens.tasks {
+        for named in Records::<Named>::open(&tokens.names(task))? {
+            names.extend([named?]);
         }
     }
     let mut table = DroppedTable::new(staging.file(dropped::FILE_NAME)?)?;
-    for dropped in &kept.documents.refused {
-        table.push(dropped.clone(), None)?;
+    for refused in &kept.documents.refused {
+        table.push(dropped::Row::of(refused)?, None)?;
     }
     for task in 0..tokens.tasks {
-        run.progress.check()?;
         let files: [PathBuf; 2] = [kept.documents.dropped(task), tokens.dropped(task)];
         for path in files {
-            for dropped in Records::<Dropped>::open(&path)? {
-                let dropped = dropped?;
-                let kept = dropped.kept.and_then(|ordinal| names.get(&ordinal).cloned());
-                table.push(dropped, kept)?;
+            for row in Records::<dropped::Row>::open(&path)? {
+                run.progress.check()?;
+                let row = row?;
+                let kept = row.kept.and_then(|ordinal| names.get(&ordinal).cloned());
+                table.push(row, kept)?;
             }
         }
+        run.progress.advance(1);
     }
     table.finish()
 }

@@ -9,8 +9,10 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use crate::document::Dropped;
+use crate::document::{Dropped, Origin};
 use crate::error::CurateError;
 
 /// Its name in the dataset.
@@ -18,10 +20,32 @@ pub(super) const FILE_NAME: &str = "dropped.parquet";
 /// Rows held in memory before they are packed.
 const ROWS_PER_GROUP: usize = 1 << 16;
 
+/// [`Dropped`] as it is read for the table, with scores that are not parsed.
+#[derive(Debug, Deserialize)]
+pub(super) struct Row {
+    origin: Origin,
+    stage: String,
+    reason: String,
+    detail: String,
+    /// The ordinal of the document that stays in its place, if one does.
+    pub(super) kept: Option<u64>,
+    language: Option<String>,
+    scores: Option<Box<RawValue>>,
+}
+
+impl Row {
+    pub(super) fn of(dropped: &Dropped) -> Result<Self, CurateError> {
+        let read = serde_json::to_string(dropped).and_then(|json| serde_json::from_str(&json));
+        read.map_err(|error| CurateError::Table {
+            problem: error.to_string(),
+        })
+    }
+}
+
 /// The table while it is written.
 pub(super) struct DroppedTable {
     writer: SerializedFileWriter<File>,
-    rows: Vec<Row>,
+    rows: Vec<NamedRow>,
 }
 
 impl DroppedTable {
@@ -39,8 +63,8 @@ impl DroppedTable {
     }
 
     /// Adds what was dropped, and the name of the document that stays in its place, if one does.
-    pub(super) fn push(&mut self, dropped: Dropped, kept: Option<String>) -> Result<(), CurateError> {
-        self.rows.push((dropped, kept));
+    pub(super) fn push(&mut self, row: Row, kept: Option<String>) -> Result<(), CurateError> {
+        self.rows.push((row, kept));
         if self.rows.len() == ROWS_PER_GROUP {
             self.write().map_err(failed)?;
         }
@@ -64,12 +88,11 @@ impl DroppedTable {
         while let Some(mut column) = group.next_column()? {
             match COLUMNS.get(number).map(|(_, of)| of) {
                 Some(Of::Number(value)) => {
-                    let values: Vec<i64> = rows.iter().map(|(dropped, _)| value(dropped) as i64).collect();
+                    let values: Vec<i64> = rows.iter().map(|(row, _)| value(row) as i64).collect();
                     column.typed::<Int64Type>().write_batch(&values, None, None)?;
                 }
                 Some(Of::Text(value)) => {
-                    let values: Vec<ByteArray> =
-                        rows.iter().map(|(dropped, _)| value(dropped).into()).collect();
+                    let values: Vec<ByteArray> = rows.iter().map(|(row, _)| value(row).into()).collect();
                     column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
                 }
                 Some(Of::Optional(value)) => {
@@ -91,28 +114,28 @@ impl DroppedTable {
 }
 
 /// What was dropped, and the name of the document that stays in its place.
-type Row = (Dropped, Option<String>);
+type NamedRow = (Row, Option<String>);
 
 /// What a column holds of a row.
 enum Of {
-    Text(fn(&Dropped) -> &str),
-    Number(fn(&Dropped) -> u64),
-    Optional(fn(&Row) -> Option<String>),
+    Text(fn(&Row) -> &str),
+    Number(fn(&Row) -> u64),
+    Optional(fn(&NamedRow) -> Option<String>),
 }
 
 const COLUMNS: [(&str, Of); 10] = [
-    ("source", Of::Text(|dropped| &dropped.origin.source)),
-    ("file", Of::Text(|dropped| &dropped.origin.file)),
-    ("record", Of::Number(|dropped| dropped.origin.record)),
-    ("offset", Of::Number(|dropped| dropped.origin.offset)),
-    ("stage", Of::Text(|dropped| &dropped.stage)),
-    ("reason", Of::Text(|dropped| &dropped.reason)),
-    ("detail", Of::Text(|dropped| &dropped.detail)),
+    ("source", Of::Text(|row| &row.origin.source)),
+    ("file", Of::Text(|row| &row.origin.file)),
+    ("record", Of::Number(|row| row.origin.record)),
+    ("offset", Of::Number(|row| row.origin.offset)),
+    ("stage", Of::Text(|row| &row.stage)),
+    ("reason", Of::Text(|row| &row.reason)),
+    ("detail", Of::Text(|row| &row.detail)),
     ("kept_instead", Of::Optional(|(_, kept)| kept.clone())),
-    ("language", Of::Optional(|(dropped, _)| dropped.language.clone())),
+    ("language", Of::Optional(|(row, _)| row.language.clone())),
     (
         "scores",
-        Of::Optional(|(dropped, _)| serde_json::to_string(dropped.scores.as_ref()?).ok()),
+        Of::Optional(|(row, _)| row.scores.as_ref().map(|scores| scores.get().to_owned())),
     ),
 ];
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::row::Row;
 use crate::counts::Counts;
-use crate::curated::Curated;
 use crate::spec::{MixBy, MixSettings};
 
 /// Which word of a digest decides on the last copy: none that decides something else.
@@ -59,14 +59,14 @@ impl Epochs {
     }
 
     /// How often a document is used.
-    pub(super) fn uses(&self, document: &Curated) -> u32 {
+    pub(super) fn uses(&self, row: &Row) -> u32 {
         let Some(of) = &self.of else { return 1 };
         let name = match self.by {
-            MixBy::Source => &document.origin.source,
-            MixBy::Language => document.language(),
+            MixBy::Source => &row.source,
+            MixBy::Language => row.language(),
         };
         let epochs = of.get(name).map_or(0.0, |share| share.epochs);
-        let draw = document.digest.word(DRAW) as f64 / u64::MAX as f64;
+        let draw = row.digest.word(DRAW) as f64 / u64::MAX as f64;
         epochs.floor() as u32 + u32::from(draw < epochs.fract())
     }
 

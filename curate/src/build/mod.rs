@@ -9,7 +9,7 @@
 //! | `sample` | one a unit, then one that trains | the tokenizer |
 //! | `tokens` | one a unit | tokens and rows |
 //!
-//! What is left is put together in the order of the units, into the dataset, in one pass that only copies.
+//! What is left is put together in the order of the units, into the dataset, in one pass that only copies, and reads ahead.
 
 mod assemble;
 mod documents;
@@ -18,7 +18,9 @@ mod duplicates;
 mod fetch;
 mod input;
 mod kept;
+mod line;
 mod mix;
+mod row;
 mod run;
 mod sample;
 mod tokens;

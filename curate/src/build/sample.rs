@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use lockstep_data::tokenizer::END_OF_TEXT;
+use lockstep_data::tokenizer::{END_OF_TEXT, WordCounts};
 use lockstep_data::{DataError, Tokenizer};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::kept::{Fate, Kept};
@@ -11,9 +12,9 @@ use super::run::Run;
 use crate::error::CurateError;
 use crate::records::{RecordWriter, Records, read_json, write_json};
 use crate::spec::Stage;
-use crate::work::{Key, TaskFile, Work};
+use crate::work::{Key, Phase, TaskFile, Work};
 
-const TEXTS: &str = "texts.jsonl.zst";
+const WORDS: &str = "words.jsonl.zst";
 const SUMMARY: &str = "summary.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// Which word of a digest decides whether a document teaches the tokenizer: not the one that decides what is held out.
@@ -34,7 +35,12 @@ struct Summary {
     /// The smallest draw of what is held out, and how many documents stay.
     smallest: Option<u64>,
     documents: u64,
+    /// Of the text whose words were counted.
+    sample_bytes: u64,
 }
+
+/// A word and how often it occurs in the sample of a task.
+type Word = (String, u64);
 
 /// What a document draws for being held out.
 pub(super) fn draw_held_out(digest: &lockstep_data::Digest) -> u64 {
@@ -74,7 +80,7 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned
         _ => 0,
     };
     phase.run(tasks, run.progress, cost, |task, folder| {
-        let mut texts = RecordWriter::<String>::create(folder.join(TEXTS))?;
+        let mut counts = WordCounts::default();
         let mut summary = Summary::default();
         for fate in kept.fates(task)? {
             run.progress.check()?;
@@ -87,16 +93,22 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned
             summary.smallest = Some(summary.smallest.map_or(draw, |smallest| smallest.min(draw)));
             let is_held_out = (draw as f64) < fraction * u64::MAX as f64;
             if learns && !is_held_out && document.digest.word(DRAW) <= below {
-                texts.push(&document.text)?;
+                counts.add(&document.text);
             }
         }
-        texts.close()?;
+        summary.sample_bytes = counts.bytes();
+        let mut words = RecordWriter::<(&str, u64)>::create(folder.join(WORDS))?;
+        for word in counts.sorted() {
+            words.push(&word)?;
+        }
+        words.close()?;
         write_json(folder.join(SUMMARY), &summary)
     })?;
-    let (mut smallest, mut documents) = (None::<u64>, 0);
+    let (mut smallest, mut documents, mut sample_bytes) = (None::<u64>, 0, 0);
     for task in 0..tasks {
         let summary: Summary = read_json(&phase.task(task).join(SUMMARY))?;
         documents += summary.documents;
+        sample_bytes += summary.sample_bytes;
         smallest = smallest.into_iter().chain(summary.smallest).min();
     }
     let mut held_out_below = (fraction * u64::MAX as f64) as u64;
@@ -107,7 +119,7 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned
     let tokenizer = match given {
         _ if !tokens => None,
         Some(tokenizer) => Some(tokenizer),
-        None => Some(learn(run, work, &key, &phase, tasks)?),
+        None => Some(learn(run, work, &key, (&phase, tasks, sample_bytes))?),
     };
     Ok(Learned {
         tokenizer,
@@ -121,8 +133,7 @@ fn learn(
     run: &mut Run<'_>,
     work: &Work,
     key: &Key,
-    sample: &crate::work::Phase,
-    tasks: usize,
+    (sample, tasks, sample_bytes): (&Phase, usize, u64),
 ) -> Result<Tokenizer, CurateError> {
     run.progress.enter("train the tokenizer", 1, "tasks");
     let phase = work.phase("tokenizer", key)?;
@@ -131,13 +142,19 @@ fn learn(
         run.progress,
         |_| 1,
         |_, folder| {
-            let mut texts = Vec::new();
-            for task in 0..tasks {
-                for text in Records::<String>::open(&sample.task(task).join(TEXTS))? {
-                    texts.push(text?);
-                }
-            }
-            let tokenizer = Tokenizer::train(&texts, run.spec.tokenizer.vocab_size).map_err(too_small)?;
+            let of_task = |task| -> Result<WordCounts, CurateError> {
+                let words = Records::<Word>::open(&sample.task(task).join(WORDS))?;
+                Ok(WordCounts::from_parts(
+                    0,
+                    words.collect::<Result<Vec<Word>, CurateError>>()?,
+                ))
+            };
+            let counts = (0..tasks)
+                .into_par_iter()
+                .map(of_task)
+                .try_reduce(WordCounts::default, |some, more| Ok(some.merged(more)))?
+                .merged(WordCounts::from_parts(sample_bytes, []));
+            let tokenizer = Tokenizer::learn(&counts, run.spec.tokenizer.vocab_size).map_err(too_small)?;
             let mut file = TaskFile::create(folder.join(TOKENIZER))?;
             file.put(tokenizer.to_json()?.as_bytes())?;
             run.progress.advance(1);

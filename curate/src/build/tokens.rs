@@ -1,11 +1,14 @@
-//! Documents become tokens and rows, unit by unit.
+//! Documents become tokens and rows, or lines where no tokens are made, unit by unit.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use lockstep_data::Tokenizer;
+use lockstep_data::{Part, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use super::kept::{Fate, Kept};
+use super::line::Line;
+use super::row::Row;
 use super::run::Run;
 use super::sample::{Learned, draw_held_out};
 use crate::bias;
@@ -19,8 +22,8 @@ use crate::spec::Stage;
 use crate::words;
 use crate::work::{Key, Phase, TaskFile, Work};
 
-const ROWS: &str = "rows.jsonl.zst";
-const TOKENS: &str = "tokens";
+const DOCUMENTS: &str = "documents.jsonl.zst";
+const NAMES: &str = "names.jsonl.zst";
 const DROPPED: &str = "dropped.jsonl.zst";
 const SUMMARY: &str = "summary.json";
 
@@ -30,16 +33,8 @@ pub(super) struct Tokens {
     pub(super) tasks: usize,
 }
 
-/// A document of the dataset. Its text is there where it is needed: if it is held out, or no tokens are made.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Row {
-    pub(super) document: Curated,
-    pub(super) ordinal: u64,
-    pub(super) bytes: u64,
-    /// Its tokens in the task's file, without the end of the document.
-    pub(super) tokens: u64,
-    pub(super) is_held_out: bool,
-}
+/// The name of a document that stays, by its ordinal.
+pub(super) type Named = (u64, String);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Summary {
@@ -52,18 +47,37 @@ impl Tokens {
         self.phase.task(task).join(name)
     }
 
-    pub(super) fn rows(&self, task: usize) -> PathBuf {
-        self.file(task, ROWS)
+    /// Rows of the documents of a task that are in a split.
+    pub(super) fn rows(&self, task: usize, part: Part) -> PathBuf {
+        rows(&self.phase.task(task), part)
     }
 
-    /// Tokens of all documents of a task, one after the other, four bytes each.
-    pub(super) fn tokens(&self, task: usize) -> PathBuf {
-        self.file(task, TOKENS)
+    /// The tokens of these documents, one after the other, four bytes each.
+    pub(super) fn tokens(&self, task: usize, part: Part) -> PathBuf {
+        tokens(&self.phase.task(task), part)
+    }
+
+    /// The documents of a task as lines, where no tokens are made.
+    pub(super) fn documents(&self, task: usize) -> PathBuf {
+        self.file(task, DOCUMENTS)
+    }
+
+    /// What those documents of a task are called that stay in place of others.
+    pub(super) fn names(&self, task: usize) -> PathBuf {
+        self.file(task, NAMES)
     }
 
     pub(super) fn dropped(&self, task: usize) -> PathBuf {
         self.file(task, DROPPED)
     }
+}
+
+fn rows(folder: &Path, part: Part) -> PathBuf {
+    folder.join(format!("{}.jsonl.zst", part.name()))
+}
+
+fn tokens(folder: &Path, part: Part) -> PathBuf {
+    folder.join(format!("{}.tokens", part.name()))
 }
 
 pub(super) fn run(
@@ -86,15 +100,23 @@ pub(super) fn run(
         "collect"
     };
     run.progress.enter(what, kept.documents.count(), "documents");
+    let stand_ins: BTreeSet<u32> = kept.duplicates.stand_ins().collect();
     phase.run(tasks, run.progress, cost, |task, folder| {
         let mut unit = Task {
-            rows: RecordWriter::create(folder.join(ROWS))?,
+            output: match &learned.tokenizer {
+                Some(tokenizer) => Output::Tokens {
+                    tokenizer,
+                    train: Split::create(folder, Part::Train)?,
+                    held_out: Split::create(folder, Part::Validation)?,
+                },
+                None => Output::Lines(RecordWriter::packed(folder.join(DOCUMENTS))?),
+            },
+            names: RecordWriter::create(folder.join(NAMES))?,
+            stand_ins: &stand_ins,
             dropped: RecordWriter::create(folder.join(DROPPED))?,
-            tokens: TaskFile::create(folder.join(TOKENS))?,
             counts: Counts::default(),
             screen,
             audit: bias::Counts::default(),
-            tokenizer: learned.tokenizer.as_ref(),
             held_out_below: learned.held_out_below,
             counts_duplicates: run.spec.runs(Stage::Dedup),
         };
@@ -104,9 +126,9 @@ pub(super) fn run(
             unit.take(ordinal, fate)?;
             run.progress.advance(1);
         }
-        unit.rows.close()?;
+        unit.output.close()?;
+        unit.names.close()?;
         unit.dropped.close()?;
-        unit.tokens.close()?;
         let summary = Summary {
             counts: unit.counts,
             audit: unit.audit,
@@ -123,15 +145,55 @@ pub(super) fn run(
     Ok(tokens)
 }
 
+/// What becomes of the documents that stay.
+enum Output<'t> {
+    Tokens {
+        tokenizer: &'t Tokenizer,
+        train: Box<Split>,
+        held_out: Box<Split>,
+    },
+    Lines(RecordWriter<Line>),
+}
+
+impl Output<'_> {
+    fn close(self) -> Result<(), CurateError> {
+        match self {
+            Self::Tokens { train, held_out, .. } => train.close().and_then(|()| held_out.close()),
+            Self::Lines(lines) => lines.close(),
+        }
+    }
+}
+
+/// Rows and tokens of one split.
+struct Split {
+    rows: RecordWriter<Row>,
+    tokens: TaskFile,
+}
+
+impl Split {
+    fn create(folder: &Path, part: Part) -> Result<Box<Self>, CurateError> {
+        Ok(Box::new(Self {
+            rows: RecordWriter::create(rows(folder, part))?,
+            tokens: TaskFile::create(tokens(folder, part))?,
+        }))
+    }
+
+    fn close(self) -> Result<(), CurateError> {
+        self.rows.close()?;
+        self.tokens.close()
+    }
+}
+
 /// A unit under way.
 struct Task<'t> {
-    rows: RecordWriter<Row>,
+    output: Output<'t>,
+    names: RecordWriter<Named>,
+    /// Of whom the names are wanted.
+    stand_ins: &'t BTreeSet<u32>,
     dropped: RecordWriter<Dropped>,
-    tokens: TaskFile,
     counts: Counts,
     screen: &'t Screen,
     audit: bias::Counts,
-    tokenizer: Option<&'t Tokenizer>,
     held_out_below: u64,
     counts_duplicates: bool,
 }
@@ -169,7 +231,7 @@ impl Task<'_> {
         })
     }
 
-    fn keep(&mut self, ordinal: u64, mut document: Curated, removed: usize) -> Result<(), CurateError> {
+    fn keep(&mut self, ordinal: u64, document: Curated, removed: usize) -> Result<(), CurateError> {
         let bytes = document.text.len();
         if self.counts_duplicates {
             let flow = self.counts.stage(Stage::Dedup.name());
@@ -177,53 +239,57 @@ impl Task<'_> {
             flow.alter([("passage_bytes", removed as u64)]);
         }
         self.screen.observe(&mut self.audit, &document, None);
-        let tokens = match self.tokenizer {
-            Some(tokenizer) => tokenizer.encode(&document.text)?,
-            None => Vec::new(),
-        };
-        self.tokens.put(bytemuck::cast_slice(&tokens))?;
-        self.count(&document, tokens.len() as u64);
-        let is_held_out = draw_held_out(&document.digest) < self.held_out_below;
-        if self.tokenizer.is_some() {
-            self.counts.stage(Stage::Tokenize.name()).pass(bytes, bytes);
-            if !is_held_out {
-                document.text = String::new();
+        if u32::try_from(ordinal).is_ok_and(|ordinal| self.stand_ins.contains(&ordinal)) {
+            self.names.push(&(ordinal, document.origin.name()))?;
+        }
+        count(&mut self.counts, &document);
+        match &mut self.output {
+            Output::Lines(lines) => lines.push(&Line::of(document)),
+            Output::Tokens {
+                tokenizer,
+                train,
+                held_out,
+            } => {
+                let tokens = tokenizer.encode(&document.text)?;
+                count_tokens(&mut self.counts, &document, tokens.len() as u64);
+                let is_held_out = draw_held_out(&document.digest) < self.held_out_below;
+                let split = if is_held_out { held_out } else { train };
+                split.tokens.put(bytemuck::cast_slice(&tokens))?;
+                split
+                    .rows
+                    .push(&Row::of(document, tokens.len() as u64, is_held_out)?)
             }
         }
-        self.rows.push(&Row {
-            document,
-            ordinal,
-            bytes: bytes as u64,
-            tokens: tokens.len() as u64,
-            is_held_out,
-        })
     }
+}
 
-    fn count(&mut self, document: &Curated, tokens: u64) {
-        let counts = &mut self.counts;
-        let tally = Tally::one(document.text.len());
-        let language = document.language();
-        *entry(&mut counts.sources, &document.origin.source) += tally;
-        *entry(&mut counts.languages, language) += tally;
-        if let Some(script) = &document.language.script {
-            *entry(&mut counts.scripts, script) += tally;
-        }
-        *entry(
-            &mut counts.licences,
-            document.licence.as_deref().unwrap_or("not stated"),
-        ) += tally;
-        counts.lengths.add_log2(tally.bytes);
-        if document.language.is_mixed {
-            counts.mixed_language += tally;
-        }
-        if self.tokenizer.is_some() {
-            let of_this = Fertility {
-                bytes: tally.bytes,
-                words: words::words(&document.text).count() as u64,
-                tokens,
-            };
-            entry(&mut counts.fertility, language).add(&of_this);
-            entry(&mut counts.tokens, &document.origin.source).add(&of_this);
-        }
+/// Counts a document that stays.
+fn count(counts: &mut Counts, document: &Curated) {
+    let tally = Tally::one(document.text.len());
+    *entry(&mut counts.sources, &document.origin.source) += tally;
+    *entry(&mut counts.languages, document.language()) += tally;
+    if let Some(script) = &document.language.script {
+        *entry(&mut counts.scripts, script) += tally;
     }
+    *entry(
+        &mut counts.licences,
+        document.licence.as_deref().unwrap_or("not stated"),
+    ) += tally;
+    counts.lengths.add_log2(tally.bytes);
+    if document.language.is_mixed {
+        counts.mixed_language += tally;
+    }
+}
+
+/// Counts its tokens.
+fn count_tokens(counts: &mut Counts, document: &Curated, tokens: u64) {
+    let bytes = document.text.len();
+    counts.stage(Stage::Tokenize.name()).pass(bytes, bytes);
+    let of_this = Fertility {
+        bytes: bytes as u64,
+        words: words::words(&document.text).count() as u64,
+        tokens,
+    };
+    entry(&mut counts.fertility, document.language()).add(&of_this);
+    entry(&mut counts.tokens, &document.origin.source).add(&of_this);
 }

@@ -42,6 +42,7 @@ use crate::progress::Stop;
 use encoder::Encoder;
 
 pub use pieces::Cuts;
+pub use train::WordCounts;
 pub use words::Pattern;
 
 /// What ends a document, unless a tokenizer that is brought has another token for it.
@@ -118,18 +119,30 @@ impl Tokenizer {
     /// # Errors
     /// If the texts do not yield so many tokens.
     pub fn train(texts: &[String], vocab_size: usize) -> Result<Self, DataError> {
+        let counted = texts
+            .par_iter()
+            .fold(WordCounts::default, |mut counts, text| {
+                counts.add(text);
+                counts
+            })
+            .reduce(WordCounts::default, WordCounts::merged);
+        Self::learn(&counted, vocab_size)
+    }
+
+    /// Likewise from the words of texts.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn learn(counts: &WordCounts, vocab_size: usize) -> Result<Self, DataError> {
         let failed = failed("train the tokenizer");
-        let cut = |text| pieces::pieces(text, Cuts::AlsoWithinWords);
-        let all: Vec<&str> = texts.iter().flat_map(|text| cut(text)).collect();
-        let tokenizer = train::train(&all, vocab_size).map_err(&failed)?;
+        let tokenizer = train::train(counts, vocab_size).map_err(&failed)?;
         let tokenizer = Self::from_json(&tokenizer.to_string(false).map_err(&failed)?, END_OF_TEXT)?;
         let reached = tokenizer.vocab_size();
         if reached != vocab_size {
-            let sample_bytes = texts.iter().map(|text| text.len() as u64).sum();
             return Err(DataError::CorpusTooSmall {
                 vocab_size,
                 reached,
-                sample_bytes,
+                sample_bytes: counts.bytes(),
             });
         }
         Ok(tokenizer)
@@ -456,6 +469,29 @@ mod tests {
             if let (Ok(first), Ok(again)) = (train(&words), train(&backward)) {
                 prop_assert_eq!(first, again);
             }
+        }
+
+        #[test]
+        fn words_counted_apart_are_those_of_all_texts(
+            texts in proptest::collection::vec("[ab]{1,3}( [ab]{1,3}){0,20}", 1..20),
+            at in 0usize..20,
+        ) {
+            let count = |texts: &[String]| {
+                let mut counts = WordCounts::default();
+                texts.iter().for_each(|text| counts.add(text));
+                counts
+            };
+            let (some, more) = texts.split_at(at.min(texts.len()));
+            let kept = |counts: WordCounts| {
+                let words = counts.sorted().into_iter().map(|(word, count)| (word.to_owned(), count));
+                WordCounts::from_parts(counts.bytes(), words)
+            };
+            let merged = kept(count(some)).merged(kept(count(more)));
+            prop_assert_eq!(&merged, &count(&texts));
+            let bytes: u64 = texts.iter().map(|text| text.len() as u64).sum();
+            prop_assert_eq!(merged.bytes(), bytes);
+            let of_words: u64 = merged.sorted().iter().map(|(word, count)| word.len() as u64 * count).sum();
+            prop_assert_eq!(of_words, bytes);
         }
 
         #[test]
