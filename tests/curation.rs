@@ -187,6 +187,10 @@ fn the_same_bytes_however_the_work_is_cut_and_whatever_dies_on_the_way() {
     let spec = SPEC.replace("unit_bytes = 20000", "unit_bytes = 3000000");
     fs::write(place.path("spec.toml"), spec).unwrap();
     assert_eq!(built(&place, "coarse").0, digest);
+    // So many units that searches among all documents are shared out, and signatures are compared band by band.
+    let spec = SPEC.replace("unit_bytes = 20000", "unit_bytes = 500") + "[dedup.near]\nverify = 0.5\n";
+    fs::write(place.path("spec.toml"), spec).unwrap();
+    assert_eq!(built(&place, "fine").0, digest);
     fs::write(place.path("spec.toml"), SPEC).unwrap();
     // Killed before and after tasks of every phase get their names, over and over, in the same folder.
     for (number, point) in ["task-written", "task-done"].iter().cycle().take(10).enumerate() {

@@ -63,6 +63,11 @@ impl Progress {
         }
     }
 
+    /// Rate and time left count what is done after `from`, since then.
+    pub(crate) fn count_from(&mut self, since: Instant, from: u64) {
+        self.first = Some((since, from));
+    }
+
     /// Moves to `done`; `message` is shown with the time left.
     pub(crate) fn set(&mut self, done: u64, total: u64, message: &str) {
         if self.quiet {

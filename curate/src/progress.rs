@@ -13,6 +13,8 @@ pub struct Now {
     pub phase: &'static str,
     /// Work done, in the phase's unit.
     pub done: u64,
+    /// So much of that was done before this process came to it.
+    pub found: u64,
     /// Work that the phase will have done.
     pub total: u64,
     /// What is counted: `bytes`, `documents` or `tasks`.
@@ -25,6 +27,7 @@ pub struct Now {
 #[derive(Debug, Default)]
 pub struct Progress {
     done: AtomicU64,
+    found: AtomicU64,
     stop: AtomicBool,
     now: Mutex<Option<Now>>,
 }
@@ -36,6 +39,7 @@ impl Progress {
         let now = *self.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.map(|now| Now {
             done: self.done.load(Ordering::Relaxed),
+            found: self.found.load(Ordering::Relaxed),
             ..now
         })
     }
@@ -47,9 +51,11 @@ impl Progress {
 
     pub(crate) fn enter(&self, phase: &'static str, total: u64, unit: &'static str) {
         self.done.store(0, Ordering::Relaxed);
+        self.found.store(0, Ordering::Relaxed);
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(Now {
             phase,
             done: 0,
+            found: 0,
             total,
             unit,
             since: Instant::now(),
@@ -58,6 +64,12 @@ impl Progress {
 
     pub(crate) fn advance(&self, by: u64) {
         self.done.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Work that is found done.
+    pub(crate) fn find(&self, work: u64) {
+        self.found.fetch_add(work, Ordering::Relaxed);
+        self.advance(work);
     }
 
     /// An error once the build was told to stop.

@@ -220,7 +220,7 @@ impl Phase {
     ) -> Result<(), CurateError> {
         let open: Vec<usize> = (0..tasks).filter(|&task| !self.task(task).is_dir()).collect();
         let left: u64 = open.iter().map(|&task| cost(task)).sum();
-        progress.advance((0..tasks).map(&cost).sum::<u64>() - left);
+        progress.find((0..tasks).map(&cost).sum::<u64>() - left);
         self.crew.run(OpenTasks {
             phase: &self.name,
             tasks,

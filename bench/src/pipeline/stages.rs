@@ -194,7 +194,7 @@ fn minhash(plan: &Plan, meter: &mut Meter) -> Result<(), Error> {
         let mut tables = Vec::new();
         for band in 0..settings.bands {
             let table = plan.folder.join(format!("edges-{band}"));
-            edges(&parts, band, Slice::WHOLE, &sort, &table)?;
+            edges(&parts, band, Slice::new(0, 1), &sort, &table)?;
             tables.push(table);
         }
         drops(parts.documents(), &tables, None, parts.ranks(), &out)?;

@@ -140,7 +140,12 @@ pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> 
     format.print(&Shown::from(job), |job| {
         let at = match &job.phase {
             Some(phase) if phase.is_empty() => "no phase has begun".to_owned(),
-            Some(phase) => format!("phase {phase}: {} of {} tasks are done", job.step, job.steps),
+            Some(phase) => format!(
+                "phase {phase}: {} of {} tasks are done{}",
+                job.step,
+                job.steps,
+                time_left(job)
+            ),
             None => format!("step {} of {}, epoch {}", job.step, job.steps, job.epoch),
         };
         let mut text = format!(
@@ -156,9 +161,7 @@ pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> 
         );
         if let Some(loss) = job.loss {
             text += &format!("loss {loss:.4}, {} tokens/s", count(job.tokens_per_second as u64));
-            text += &job
-                .seconds_left
-                .map_or(String::new(), |left| format!(", {} left", seconds(left)));
+            text += &time_left(job);
             text.push('\n');
         }
         if let Some(slow) = &job.slow {
@@ -166,6 +169,12 @@ pub(crate) async fn status(args: JobArgs, format: Format) -> anyhow::Result<()> 
         }
         text + &format!("folder {}", job.out)
     })
+}
+
+/// As the end of a line.
+fn time_left(job: &Shown) -> String {
+    let left = job.seconds_left;
+    left.map_or_else(String::new, |left| format!(", {} left", seconds(left)))
 }
 
 pub(crate) async fn tail(args: TailArgs, logs: bool) -> anyhow::Result<()> {

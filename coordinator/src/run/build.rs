@@ -6,6 +6,7 @@ use std::time::Duration;
 use lockstep_engine::ids::Step;
 use lockstep_engine::placement::Demand;
 use lockstep_engine::tasks::{Command, Event, Outcome, Tasks};
+use lockstep_engine::time::Instant;
 use lockstep_proto::wire;
 use lockstep_proto::wire::rank_down::What;
 
@@ -30,6 +31,17 @@ pub(crate) struct Build {
     /// The most slots that it had at once.
     most_slots: u32,
     deaths_since_progress: u32,
+    pace: Option<Pace>,
+}
+
+/// How fast the tasks of a phase are done.
+struct Pace {
+    phase: String,
+    /// When it was first heard of, with so many tasks done.
+    since: Instant,
+    from: u32,
+    /// Seconds a task; none before one is done.
+    a_task: Option<f64>,
 }
 
 /// Where the notes and logs of the build of `out` are: beside it, as it must be empty.
@@ -50,6 +62,7 @@ impl Build {
             max_workers,
             most_slots: 0,
             deaths_since_progress: 0,
+            pace: None,
         }
     }
 
@@ -93,6 +106,7 @@ impl Build {
             self.carry_out(tools, command, &mut effects);
         }
         if is_news && !self.board.is_over() {
+            self.measure(tools.now);
             self.follow(tools);
         }
         effects
@@ -120,6 +134,28 @@ impl Build {
             Command::End(Outcome::Cancelled) => {
                 let reason = "cancelled; what is done is kept for another try".to_owned();
                 self.end(tools, State::Cancelled, reason);
+            }
+        }
+    }
+
+    /// Notes how fast it goes on.
+    fn measure(&mut self, now: Instant) {
+        let Some((phase, done, _)) = self.machine.progress() else {
+            return;
+        };
+        match &mut self.pace {
+            Some(pace) if pace.phase == phase => {
+                let more = done.saturating_sub(pace.from);
+                let seconds = now.since(pace.since).as_secs_f64();
+                pace.a_task = (more > 0).then(|| seconds / f64::from(more));
+            }
+            other => {
+                *other = Some(Pace {
+                    phase: phase.to_owned(),
+                    since: now,
+                    from: done,
+                    a_task: None,
+                });
             }
         }
     }
@@ -178,6 +214,8 @@ impl Build {
     pub(super) fn describe(&self) -> wire::Job {
         let record = &self.board.record;
         let (phase, done, tasks) = self.machine.progress().unwrap_or_default();
+        let pace = self.pace.as_ref().filter(|_| !self.board.is_over());
+        let seconds_a_task = pace.and_then(|pace| pace.a_task);
         let reason = match &self.board.away {
             Some(problem) => format!("{}; records are kept: {problem}", record.reason),
             None => record.reason.clone(),
@@ -189,7 +227,7 @@ impl Build {
             steps: u64::from(tasks),
             workers: self.machine.workers().map(ToString::to_string).collect(),
             loss: f64::NAN,
-            seconds_left: -1.0,
+            seconds_left: seconds_a_task.map_or(-1.0, |seconds| f64::from(tasks - done.min(tasks)) * seconds),
             phase: Some(phase_name(phase).to_owned()),
             ..self.board.shown()
         }

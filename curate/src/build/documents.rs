@@ -28,6 +28,9 @@ const SUMMARY: &str = "summary.json";
 const DIGESTS: &str = "digests";
 const SIGNATURES: &str = "signatures";
 
+const UNITS_PER_SLICE: usize = 64;
+const MOST_SLICES: usize = 64;
+
 /// What the first phase left.
 pub(super) struct Documents {
     phase: Phase,
@@ -81,6 +84,12 @@ impl Content {
 impl Documents {
     pub(super) fn tasks(&self) -> usize {
         self.firsts.len().saturating_sub(1)
+    }
+
+    /// Among how many tasks a search among all documents is shared out: each reads what is known of all of them, so there
+    /// are not many.
+    pub(super) fn slices(&self) -> usize {
+        (self.tasks() / UNITS_PER_SLICE).clamp(1, MOST_SLICES)
     }
 
     /// How many documents there are.

@@ -18,7 +18,7 @@ use crate::error::CurateError;
 /// Its name in the dataset.
 pub(super) const FILE_NAME: &str = "dropped.parquet";
 /// Rows held in memory before they are packed.
-const ROWS_PER_GROUP: usize = 1 << 16;
+const ROWS_PER_GROUP: usize = 1 << 14;
 
 /// [`Dropped`] as it is read for the table, with scores that are not parsed.
 #[derive(Debug, Deserialize)]

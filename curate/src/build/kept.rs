@@ -92,8 +92,9 @@ pub(super) fn run(
         key,
     };
     let Some(settings) = settings else { return Ok(kept) };
-    let tasks = kept.documents.tasks();
-    run.progress.enter("find passages", tasks as u64 + 1, "tasks");
+    let (tasks, slices) = (kept.documents.tasks(), kept.documents.slices());
+    run.progress
+        .enter("find passages", (tasks + slices) as u64, "tasks");
     let phase = work.phase("passages", &kept.key)?;
     phase.run(
         tasks,
@@ -117,17 +118,21 @@ pub(super) fn run(
     let parts: Vec<PathBuf> = (0..tasks).map(|task| phase.task(task).join(PASSAGES)).collect();
     let removals = work.phase("removals", &kept.key)?;
     removals.run(
-        1,
+        slices,
         run.progress,
         |_| 1,
-        |_, folder| {
-            let sort = SortSettings::new(folder);
-            passages::removals(&parts, &settings, Slice::WHOLE, &sort, &folder.join(REMOVALS))?;
+        |index, folder| {
+            let (sort, out) = (SortSettings::new(folder), folder.join(REMOVALS));
+            let slice = Slice::new(index, slices);
+            passages::removals(&parts, &settings, slice, &sort, &out)?;
             run.progress.advance(1);
             Ok(())
         },
     )?;
-    for removal in passages::read_removals(&[removals.task(0).join(REMOVALS)])? {
+    let removals: Vec<PathBuf> = (0..slices)
+        .map(|task| removals.task(task).join(REMOVALS))
+        .collect();
+    for removal in passages::read_removals(&removals)? {
         let (ordinal, numbers) = removal?;
         kept.removals.insert(u64::from(ordinal), numbers);
     }

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `fetch` | one an address of a list | what it gave, or why nothing |
 //! | `documents` | one a unit of input | what is kept and dropped of it, and what it looks like to the next phases |
-//! | `duplicates` | one a band, one for exact ones, then one that joins them | which documents go |
-//! | `passages` | one a unit, then one | which paragraphs go |
+//! | `duplicates` | one a band and one for exact ones, in slices, then one that joins them | which documents go |
+//! | `passages` | one a unit, then one a slice | which paragraphs go |
 //! | `sample` | one a unit, then one that trains | the tokenizer |
 //! | `tokens` | one a unit | tokens and rows |
 //!

@@ -121,8 +121,14 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// All of the work.
-    pub const WHOLE: Self = Self { index: 0, of: 1 };
+    /// One of `of`.
+    #[must_use]
+    pub fn new(index: usize, of: usize) -> Self {
+        Self {
+            index: index as u64,
+            of: of as u64,
+        }
+    }
 
     pub(crate) fn holds(self, key: u64) -> bool {
         key % self.of.max(1) == self.index

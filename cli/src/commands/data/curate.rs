@@ -123,7 +123,8 @@ fn show(progress: &lockstep_curate::Progress, shown: &mut Option<(&'static str, 
         *shown = Some((now.phase, Progress::new(now.phase, now.total)));
     }
     if let Some((_, bar)) = shown {
-        let rate = now.done as f64 / now.since.elapsed().as_secs_f64();
+        bar.count_from(now.since, now.found);
+        let rate = (now.done - now.found.min(now.done)) as f64 / now.since.elapsed().as_secs_f64();
         let message = match now.unit {
             "bytes" => format!(
                 "{:.1} of {:.1} MB, {:.1} MB/s",

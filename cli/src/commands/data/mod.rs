@@ -46,17 +46,20 @@ pub(crate) enum Command {
 
 /// Build a dataset from a spec, or from a folder of text.
 ///
-/// From a spec: reads text, Markdown, HTML, source code, JSONL, CSV, Parquet and WARC; makes it uniform; filters by
-/// language, licence and quality; drops duplicates; redacts private data; trains or loads a tokenizer; and writes tokens
-/// with the provenance of each document, what was dropped and why, and a report. The least spec is
+/// From a spec: reads text, Markdown, HTML, source code, JSONL, CSV, Parquet and WARC, in folders or, in a program built
+/// with `--features remote`, in object stores and at addresses; makes it uniform; filters by language, licence and quality;
+/// drops duplicates; redacts private data; trains or loads a tokenizer; and writes tokens with the provenance of each
+/// document, what was dropped and why, and a report. The least spec is
 ///
 ///   [[source]]
 ///   name = "web"
 ///   path = "raw/*.jsonl.gz"
 ///
-/// Interrupted or killed, the same command goes on where it stopped. The same spec and input give the same bytes.
+/// Interrupted or killed, the same command goes on where it stopped: what is done lies in OUT.work until the end. The
+/// same spec and input give the same bytes.
 ///
-/// From a folder: every UTF-8 file is a document; exact duplicates are left out; 1% is held out.
+/// From a folder: every UTF-8 file is a document; exact duplicates are left out; 1% is held out. Interrupted, it begins
+/// again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
     /// The spec.
