@@ -6,6 +6,7 @@ mod texts;
 use std::collections::BTreeMap;
 
 use lockstep_curate::language::{Settings, code, identify, verdict, verdict_on_claim};
+use lockstep_curate::quality::{self, Rules};
 
 use texts::{declarations, fetch, html_files, paragraphs};
 
@@ -54,6 +55,41 @@ fn declarations_of_human_rights() {
     assert!(share(right_paragraphs, known_paragraphs) > 0.935);
     assert!(share(kept_of_known, known) > 0.98);
     assert!(share(refused, unknown) > 0.42);
+}
+
+/// What the filters drop of declarations in the languages that are identified, each judged as what it is.
+#[test]
+fn filters_and_declarations() {
+    let Some(declarations) = declarations() else {
+        return;
+    };
+    let rules = Rules::new(&quality::Settings::default()).unwrap();
+    let mut scorer = rules.scorer();
+    let mut languages: BTreeMap<&str, (usize, Vec<&str>)> = BTreeMap::new();
+    for declaration in declarations {
+        let Ok(label) = code(&declaration.iso_639_3) else {
+            continue;
+        };
+        let scores = scorer.score(&declaration.paragraphs.join("\n"), Some(label));
+        let (given, reasons) = languages.entry(label).or_default();
+        *given += 1;
+        reasons.extend(
+            rules
+                .verdict(&scores, Some(label), false)
+                .map(|reason| reason.code),
+        );
+    }
+    let given: usize = languages.values().map(|(given, _)| given).sum();
+    let dropped: usize = languages.values().map(|(_, reasons)| reasons.len()).sum();
+    println!(
+        "{dropped} of {given} declarations in {} languages are dropped",
+        languages.len()
+    );
+    for (language, (given, reasons)) in languages.iter().filter(|(_, (_, reasons))| !reasons.is_empty()) {
+        println!("{language}: {} of {given}, {}", reasons.len(), reasons.join(", "));
+        assert!(reasons.len() < *given, "{language} is dropped altogether");
+    }
+    assert!(given > 100 && dropped < given / 20);
 }
 
 /// Locales of the handbook of which hardly anything is translated, and those that are translated. Of the others about half is.

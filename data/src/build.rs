@@ -178,8 +178,8 @@ pub fn build(
     let (train, validation) = hold_out(documents, record.validation_fraction);
     let tokenizer = train_tokenizer(&train, &record, &mut monitor)?;
     let mut writer = DatasetWriter::new(&staging, &tokenizer, record, &[])?;
-    write(&mut writer, &tokenizer, [train, validation], &mut monitor)?;
-    let manifest = writer.finish(corpus, skipped)?;
+    let gzip = write(&mut writer, &tokenizer, [train, validation], &mut monitor)?;
+    let manifest = writer.finish(corpus, skipped, gzip)?;
     monitor.stop().check()?;
     staging.publish()?;
     Ok(Built {

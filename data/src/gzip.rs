@@ -10,7 +10,7 @@ use crate::digest::Hasher;
 use crate::error::DataError;
 
 /// Measures how far gzip compresses a text, all in one stream.
-pub(crate) struct Gzip {
+pub struct Gzip {
     encoder: GzEncoder<Hasher>,
     text_bytes: u64,
 }
@@ -26,13 +26,19 @@ impl Default for Gzip {
 
 impl Gzip {
     /// Takes more text in.
-    pub(crate) fn put(&mut self, text: &[u8]) -> Result<(), DataError> {
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn put(&mut self, text: &[u8]) -> Result<(), DataError> {
         self.text_bytes += text.len() as u64;
         self.encoder.write_all(text).map_err(compress_failed)
     }
 
     /// Ends the stream; its bits per byte of text, or none without text.
-    pub(crate) fn bits_per_byte(&mut self) -> Result<Option<f64>, DataError> {
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub fn bits_per_byte(mut self) -> Result<Option<f64>, DataError> {
         self.encoder.try_finish().map_err(compress_failed)?;
         let compressed_bits = self.encoder.get_ref().bytes as f64 * 8.0;
         Ok((self.text_bytes > 0).then(|| compressed_bits / self.text_bytes as f64))

@@ -35,7 +35,7 @@ pub mod dataset;
 pub mod digest;
 pub mod documents;
 pub mod error;
-mod gzip;
+pub mod gzip;
 pub mod lookup;
 pub mod manifest;
 pub mod megatron;

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::error::DataError;
+use crate::gzip::Gzip;
 use crate::progress::{Monitor, Stage};
 use crate::scan::Document;
 use crate::tokenizer::Tokenizer;
@@ -11,13 +12,14 @@ use crate::writer::DatasetWriter;
 /// Text in memory at a time, unless one document is larger.
 const BATCH_BYTES: u64 = 8 << 20;
 
-/// Tokenizes the documents to train on and those held out, and writes them.
+/// Tokenizes the documents to train on and those held out, and writes them. Gives the bits per byte that gzip makes of those
+/// held out.
 pub(crate) fn write(
     writer: &mut DatasetWriter<'_>,
     tokenizer: &Tokenizer,
     [train, validation]: [Vec<Document>; 2],
     monitor: &mut Monitor<'_>,
-) -> Result<(), DataError> {
+) -> Result<Option<f64>, DataError> {
     let text_bytes = train
         .iter()
         .chain(&validation)
@@ -25,9 +27,11 @@ pub(crate) fn write(
         .sum();
     monitor.enter(Stage::Tokenize, text_bytes);
     let parts = || {
-        part(writer, tokenizer, train, false, monitor)?;
+        let mut gzip = Gzip::default();
+        part(writer, tokenizer, train, None, monitor)?;
         writer.begin_held_out()?;
-        part(writer, tokenizer, validation, true, monitor)
+        part(writer, tokenizer, validation, Some(&mut gzip), monitor)?;
+        gzip.bits_per_byte()
     };
     parts().map_err(|error| match writer.expected_bytes(text_bytes) {
         0 => error,
@@ -39,7 +43,7 @@ fn part(
     writer: &mut DatasetWriter<'_>,
     tokenizer: &Tokenizer,
     documents: Vec<Document>,
-    is_held_out: bool,
+    mut gzip: Option<&mut Gzip>,
     monitor: &mut Monitor<'_>,
 ) -> Result<(), DataError> {
     let stop = monitor.stop();
@@ -48,7 +52,10 @@ fn part(
         let texts: Vec<String> = batch.par_iter().map(|d| d.text(stop)).collect::<Result<_, _>>()?;
         let tokens = tokenizer.encode_all(&texts, stop)?;
         for ((document, text), runs) in batch.into_iter().zip(&texts).zip(tokens) {
-            writer.push(document.info(), &runs, is_held_out.then_some(text))?;
+            if let Some(gzip) = &mut gzip {
+                gzip.put(text.as_bytes())?;
+            }
+            writer.push(document.info(), &runs)?;
         }
         monitor.advance(bytes);
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::documents::{DocumentInfo, DocumentTable, ExtraColumn};
 use crate::error::DataError;
-use crate::gzip::Gzip;
 use crate::manifest::{
     CorpusRecord, DOCUMENTS_FILE, FILE_NAME, FORMAT_VERSION, FileRecord, Manifest, OptionsRecord,
     SplitRecord, TOKENIZER_FILE,
@@ -23,7 +22,6 @@ pub struct DatasetWriter<'a> {
     vocab_size: usize,
     options: OptionsRecord,
     table: DocumentTable,
-    gzip: Gzip,
     files: BTreeMap<String, FileRecord>,
     /// The split that is being written, and those that are.
     open: ShardWriter<'a>,
@@ -62,27 +60,17 @@ impl<'a> DatasetWriter<'a> {
             vocab_size,
             end_of_text,
             options,
-            gzip: Gzip::default(),
             files,
             train: None,
             written: (0, 0),
         })
     }
 
-    /// Adds a document, whose tokens are `runs` one after the other, to the split that is being written. The text of a
-    /// document that is held out is given too: it is what gzip is measured on.
+    /// Adds a document, whose tokens are `runs` one after the other, to the split that is being written.
     ///
     /// # Errors
     /// If it cannot be written, or has too many tokens.
-    pub fn push(
-        &mut self,
-        info: DocumentInfo,
-        runs: &[Vec<u32>],
-        held_out: Option<&str>,
-    ) -> Result<(), DataError> {
-        if let Some(text) = held_out {
-            self.gzip.put(text.as_bytes())?;
-        }
+    pub fn push(&mut self, info: DocumentInfo, runs: &[Vec<u32>]) -> Result<(), DataError> {
         let place = self.open.push((&info.id, info.bytes), runs, self.end_of_text)?;
         self.written.0 += info.bytes;
         self.written.1 += place.tokens * self.token_type.bytes();
@@ -111,11 +99,17 @@ impl<'a> DatasetWriter<'a> {
         Ok(())
     }
 
-    /// Ends both splits and writes the manifest.
+    /// Ends both splits and writes the manifest. `gzip_bits_per_byte` is what [`Gzip`](crate::gzip::Gzip) makes of the text
+    /// that is held out.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(mut self, corpus: CorpusRecord, skipped: Skipped) -> Result<Manifest, DataError> {
+    pub fn finish(
+        mut self,
+        corpus: CorpusRecord,
+        skipped: Skipped,
+        gzip_bits_per_byte: Option<f64>,
+    ) -> Result<Manifest, DataError> {
         if self.train.is_none() {
             self.begin_held_out()?;
         }
@@ -132,7 +126,7 @@ impl<'a> DatasetWriter<'a> {
             token_type: self.token_type,
             train: self.train.unwrap_or_default(),
             validation,
-            gzip_bits_per_byte: self.gzip.bits_per_byte()?,
+            gzip_bits_per_byte,
             skipped,
             files: self.files,
         };

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use lockstep_data::gzip::Gzip;
 use lockstep_data::manifest::{CorpusRecord, OptionsRecord};
 use lockstep_data::skip::Skipped;
 use lockstep_data::{DatasetWriter, Manifest, Part, Staging};
@@ -97,7 +98,7 @@ pub(super) fn run(
     })
 }
 
-/// Writes shards and provenance: the training split pass by pass, then what is held out.
+/// Writes the dataset, while what gzip makes of the text that is held out is found out.
 fn dataset(
     run: &Run<'_>,
     kept: &Kept,
@@ -105,28 +106,11 @@ fn dataset(
     epochs: &Epochs,
     mut writer: DatasetWriter<'_>,
 ) -> Result<Manifest, CurateError> {
-    for pass in 0..epochs.passes() {
-        let mut rows = Batches::of(run, tokens, Part::Train);
-        let read = move || rows.next(|row| epochs.uses(row) > pass);
-        read_ahead(read, |batch| {
-            for (row, tokens) in batch {
-                writer.push(row.info(pass), &[tokens], None)?;
-            }
-            Ok(())
-        })?;
-    }
-    writer.begin_held_out()?;
-    let mut rows = Batches::of(run, tokens, Part::Validation);
-    read_ahead(
-        move || rows.next(|_| true),
-        |batch| {
-            for (mut row, tokens) in batch {
-                let text = row.text.take();
-                writer.push(row.info(0), &[tokens], text.as_deref())?;
-            }
-            Ok(())
-        },
-    )?;
+    let (written, gzip) = rayon::join(
+        || documents_of_splits(run, tokens, epochs, &mut writer),
+        || gzip_bits_per_byte(run, tokens),
+    );
+    written?;
     let read = run
         .counts
         .stages
@@ -139,7 +123,44 @@ fn dataset(
         bytes: read.bytes,
         digest: kept.documents.content.digest(),
     };
-    Ok(writer.finish(corpus, Skipped::default())?)
+    Ok(writer.finish(corpus, Skipped::default(), gzip?)?)
+}
+
+/// Writes shards and provenance: the training split pass by pass, then what is held out.
+fn documents_of_splits(
+    run: &Run<'_>,
+    tokens: &Tokens,
+    epochs: &Epochs,
+    writer: &mut DatasetWriter<'_>,
+) -> Result<(), CurateError> {
+    for pass in 0..epochs.passes() {
+        let mut rows = Batches::of(run, tokens, Part::Train);
+        let read = move || rows.next(|row| epochs.uses(row) > pass);
+        read_ahead(read, |batch| put(writer, pass, batch))?;
+    }
+    writer.begin_held_out()?;
+    let mut rows = Batches::of(run, tokens, Part::Validation);
+    read_ahead(move || rows.next(|_| true), |batch| put(writer, 0, batch))
+}
+
+fn put(writer: &mut DatasetWriter<'_>, pass: u32, batch: Batch) -> Result<(), CurateError> {
+    for (row, tokens) in batch {
+        writer.push(row.info(pass), &[tokens])?;
+    }
+    Ok(())
+}
+
+fn gzip_bits_per_byte(run: &Run<'_>, tokens: &Tokens) -> Result<Option<f64>, CurateError> {
+    let mut gzip = Gzip::default();
+    for task in 0..tokens.tasks {
+        for row in Records::<Row>::open(&tokens.rows(task, Part::Validation))? {
+            run.progress.check()?;
+            if let Some(text) = row?.text {
+                gzip.put(text.as_bytes())?;
+            }
+        }
+    }
+    Ok(gzip.bits_per_byte()?)
 }
 
 /// Has each batch written while the next is read. The last is empty.

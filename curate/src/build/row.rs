@@ -54,7 +54,7 @@ pub(super) struct Row {
     bytes: u64,
     /// Its tokens in the task's file, without the end of the document.
     pub(super) tokens: u64,
-    /// Its text, if it is held out.
+    /// Its text, if it is held out: gzip is measured on it.
     pub(super) text: Option<String>,
 }
 
