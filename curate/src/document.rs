@@ -64,7 +64,7 @@ pub struct Document {
 
 /// A record or document that is left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Dropped {
+pub struct Dropped<S = Box<Scores>> {
     /// Where it came from.
     pub origin: Origin,
     /// The stage that dropped it.
@@ -81,5 +81,29 @@ pub struct Dropped {
     pub language: Option<String>,
     /// Its scores, if it had come so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scores: Option<Box<Scores>>,
+    pub scores: Option<S>,
+}
+
+impl Dropped {
+    /// Without its scores, whatever they are.
+    pub(crate) fn without_scores<S>(self) -> Dropped<S> {
+        let Self {
+            origin,
+            stage,
+            reason,
+            detail,
+            kept,
+            language,
+            scores: _,
+        } = self;
+        Dropped {
+            origin,
+            stage,
+            reason,
+            detail,
+            kept,
+            language,
+            scores: None,
+        }
+    }
 }

@@ -81,3 +81,21 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_done_is_told_apart_phase_by_phase() {
+        let progress = Progress::default();
+        progress.enter("documents", 10, "tasks");
+        progress.find(4);
+        progress.advance(2);
+        let now = progress.now().unwrap();
+        assert_eq!((now.done, now.found), (6, 4));
+        progress.enter("sample", 10, "tasks");
+        let now = progress.now().unwrap();
+        assert_eq!((now.done, now.found), (0, 0));
+    }
+}

@@ -20,7 +20,7 @@
 //! | `shards` | documents' tokens, in order, into shards of bounded size |
 //! | [`documents`] | `documents.parquet`: one row a document |
 //! | [`manifest`] | `dataset.json`: what a dataset holds and what it was made from |
-//! | `gzip` | how far gzip compresses the validation text |
+//! | [`gzip`] | how far gzip compresses the validation text |
 //! | [`staging`] | the hidden folder, its lock, and the rename that publishes it |
 //! | [`dataset`] | the reader: checks, splits, windows of tokens |
 //! | [`lookup`] | which document is where: `documents.parquet` read back, documents found by name |

@@ -118,8 +118,9 @@ pub(crate) async fn list(args: ListArgs, format: Format) -> anyhow::Result<()> {
                 format!("{}/{}", job.step, job.steps),
                 job.workers.len().to_string(),
                 job.loss.map_or("-".to_owned(), |loss| format!("{loss:.4}")),
+                // Of a build it is known of the phase under way only.
                 job.seconds_left
-                    .filter(|_| job.state == "running")
+                    .filter(|_| job.state == "running" && job.phase.is_none())
                     .map_or("-".to_owned(), seconds),
                 job.reason.clone(),
             ]

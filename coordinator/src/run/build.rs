@@ -40,8 +40,36 @@ struct Pace {
     /// When it was first heard of, with so many tasks done.
     since: Instant,
     from: u32,
-    /// Seconds a task; none before one is done.
-    a_task: Option<f64>,
+    /// When it was heard of last, with so many tasks done.
+    heard: Instant,
+    done: u32,
+}
+
+impl Pace {
+    /// What is known once `phase` has so many tasks done.
+    fn next(before: Option<Self>, phase: &str, done: u32, now: Instant) -> Self {
+        match before {
+            Some(pace) if pace.phase == phase => Self {
+                heard: now,
+                done,
+                ..pace
+            },
+            _ => Self {
+                phase: phase.to_owned(),
+                since: now,
+                from: done,
+                heard: now,
+                done,
+            },
+        }
+    }
+
+    /// Seconds until all `tasks` are done; none before one is, or when all are.
+    fn seconds_left(&self, tasks: u32) -> Option<f64> {
+        let (more, left) = (self.done.checked_sub(self.from)?, tasks.checked_sub(self.done)?);
+        let seconds = self.heard.since(self.since).as_secs_f64();
+        (more > 0 && left > 0).then(|| f64::from(left) * seconds / f64::from(more))
+    }
 }
 
 /// Where the notes and logs of the build of `out` are: beside it, as it must be empty.
@@ -138,26 +166,14 @@ impl Build {
         }
     }
 
-    /// Notes how fast it goes on.
+    /// Notes how fast it goes on; from the beginning after there was nobody.
     fn measure(&mut self, now: Instant) {
-        let Some((phase, done, _)) = self.machine.progress() else {
-            return;
-        };
-        match &mut self.pace {
-            Some(pace) if pace.phase == phase => {
-                let more = done.saturating_sub(pace.from);
-                let seconds = now.since(pace.since).as_secs_f64();
-                pace.a_task = (more > 0).then(|| seconds / f64::from(more));
-            }
-            other => {
-                *other = Some(Pace {
-                    phase: phase.to_owned(),
-                    since: now,
-                    from: done,
-                    a_task: None,
-                });
-            }
-        }
+        let before = self.pace.take();
+        let at = self
+            .machine
+            .progress()
+            .filter(|_| self.machine.workers().len() > 0);
+        self.pace = at.map(|(phase, done, _)| Pace::next(before, phase, done, now));
     }
 
     /// Shows people where it stands; stores it when the state is another.
@@ -215,7 +231,7 @@ impl Build {
         let record = &self.board.record;
         let (phase, done, tasks) = self.machine.progress().unwrap_or_default();
         let pace = self.pace.as_ref().filter(|_| !self.board.is_over());
-        let seconds_a_task = pace.and_then(|pace| pace.a_task);
+        let seconds_left = pace.and_then(|pace| pace.seconds_left(tasks));
         let reason = match &self.board.away {
             Some(problem) => format!("{}; records are kept: {problem}", record.reason),
             None => record.reason.clone(),
@@ -227,7 +243,7 @@ impl Build {
             steps: u64::from(tasks),
             workers: self.machine.workers().map(ToString::to_string).collect(),
             loss: f64::NAN,
-            seconds_left: seconds_a_task.map_or(-1.0, |seconds| f64::from(tasks - done.min(tasks)) * seconds),
+            seconds_left: seconds_left.unwrap_or(-1.0),
             phase: Some(phase_name(phase).to_owned()),
             ..self.board.shown()
         }
@@ -237,4 +253,25 @@ impl Build {
 /// The name of a phase without the key that tells it from others of its name.
 fn phase_name(phase: &str) -> &str {
     phase.rsplit_once('-').map_or(phase, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_is_of_the_phase_and_of_what_was_done_since_it_was_heard_of() {
+        let begin = Instant::default();
+        let at = |seconds| begin.after(Duration::from_secs(seconds));
+        let pace = Pace::next(None, "documents", 40, begin);
+        assert_eq!(pace.seconds_left(100), None);
+        let pace = Pace::next(Some(pace), "documents", 50, at(20));
+        assert_eq!(pace.seconds_left(100), Some(100.0));
+        let pace = Pace::next(Some(pace), "documents", 100, at(90));
+        assert_eq!(pace.seconds_left(100), None);
+        let pace = Pace::next(Some(pace), "sample", 0, at(91));
+        assert_eq!(pace.seconds_left(100), None);
+        let pace = Pace::next(Some(pace), "sample", 50, at(101));
+        assert_eq!(pace.seconds_left(100), Some(10.0));
+    }
 }

@@ -271,11 +271,12 @@ fn documents(run: &Run<'_>, tokens: &Tokens, staging: &Staging) -> Result<(), Cu
     for task in 0..tokens.tasks {
         run.progress.check()?;
         let name = format!("documents-{task:05}.jsonl.zst");
-        let (from, mut to) = (tokens.documents(task), staging.file(&name)?);
-        File::open(&from)
-            .and_then(|mut from| io::copy(&mut from, &mut to))
+        let path = tokens.documents(task);
+        let mut from = File::open(&path).map_err(|error| CurateError::io("open", &path, error))?;
+        let mut to = staging.file(&name)?;
+        io::copy(&mut from, &mut to)
             .and_then(|_| to.sync_all())
-            .map_err(|error| CurateError::io("copy", &from, error))?;
+            .map_err(|error| CurateError::io("write", &run.out.join(&name), error))?;
         run.progress.advance(1);
     }
     Ok(())
@@ -292,7 +293,7 @@ fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens, staging: &Staging) -> Re
     }
     let mut table = DroppedTable::new(staging.file(dropped::FILE_NAME)?)?;
     for refused in &kept.documents.refused {
-        table.push(dropped::Row::of(refused)?, None)?;
+        table.push(refused.clone().without_scores(), None)?;
     }
     for task in 0..tokens.tasks {
         let files: [PathBuf; 2] = [kept.documents.dropped(task), tokens.dropped(task)];

@@ -9,10 +9,9 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::document::{Dropped, Origin};
+use crate::document::Dropped;
 use crate::error::CurateError;
 
 /// Its name in the dataset.
@@ -20,27 +19,8 @@ pub(super) const FILE_NAME: &str = "dropped.parquet";
 /// Rows held in memory before they are packed.
 const ROWS_PER_GROUP: usize = 1 << 14;
 
-/// [`Dropped`] as it is read for the table, with scores that are not parsed.
-#[derive(Debug, Deserialize)]
-pub(super) struct Row {
-    origin: Origin,
-    stage: String,
-    reason: String,
-    detail: String,
-    /// The ordinal of the document that stays in its place, if one does.
-    pub(super) kept: Option<u64>,
-    language: Option<String>,
-    scores: Option<Box<RawValue>>,
-}
-
-impl Row {
-    pub(super) fn of(dropped: &Dropped) -> Result<Self, CurateError> {
-        let read = serde_json::to_string(dropped).and_then(|json| serde_json::from_str(&json));
-        read.map_err(|error| CurateError::Table {
-            problem: error.to_string(),
-        })
-    }
-}
+/// As it is read for the table, with scores that are not parsed.
+pub(super) type Row = Dropped<Box<RawValue>>;
 
 /// The table while it is written.
 pub(super) struct DroppedTable {

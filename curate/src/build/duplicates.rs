@@ -61,66 +61,40 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Resu
         .as_ref()
         .map(|near| Parts::open(documents.signatures(), near))
         .transpose()?;
-    // One task for exact duplicates, then one a band, and each of them a slice.
-    let (kinds, slices) = (1 + near.as_ref().map_or(0, |near| near.bands), documents.slices());
-    let verified = near.as_ref().and_then(|near| near.verify).zip(parts.as_ref());
-    let verified = verified.map(|(least, parts)| (parts, least));
-    let bands_to_verify = verified.map_or(0, |_| kinds - 1);
+    // Exact ones in slices, then one task a band.
+    let slices = if exact { documents.slices() } else { 0 };
+    let tasks = slices + near.as_ref().map_or(0, |near| near.bands);
     let edges = work.phase("edges", &key)?;
-    let tasks = kinds * slices + bands_to_verify + 2;
-    run.progress.enter("find duplicates", tasks as u64, "tasks");
+    run.progress.enter("find duplicates", tasks as u64 + 2, "tasks");
     edges.run(
-        kinds * slices,
+        tasks,
         run.progress,
         |_| 1,
         |task, folder| {
             let (sort, out) = (SortSettings::new(folder), folder.join(EDGES));
-            let slice = Slice::new(task % slices, slices);
-            match (&parts, (task / slices).checked_sub(1)) {
-                (_, None) => digests.edges(slice, &sort, &out)?,
-                (Some(parts), Some(band)) => bands::edges(parts, band, slice, &sort, &out)?,
+            match (&parts, task.checked_sub(slices)) {
+                (_, None) => digests.edges(Slice::new(task, slices), &sort, &out)?,
+                (Some(parts), Some(band)) => bands::edges(parts, band, Slice::new(0, 1), &sort, &out)?,
                 (None, Some(_)) => {}
             }
             run.progress.advance(1);
             Ok(())
         },
     )?;
-    let of_kind = |kind: usize| -> Vec<PathBuf> {
-        let tasks = kind * slices..(kind + 1) * slices;
-        tasks.map(|task| edges.task(task).join(EDGES)).collect()
-    };
-    // Comparing signatures takes most of the time where it is asked for, so each band is a task.
-    let forests = work.phase("forests", &key)?;
-    forests.run(
-        bands_to_verify,
-        run.progress,
-        |_| 1,
-        |band, folder| {
-            let out = folder.join(EDGES);
-            dedup::forest(digests.documents(), &of_kind(1 + band), verified, &out)?;
-            run.progress.advance(1);
-            Ok(())
-        },
-    )?;
-    let same = if exact { of_kind(0) } else { Vec::new() };
-    let near: Vec<PathBuf> = match verified {
-        Some(_) => (0..bands_to_verify)
-            .map(|band| forests.task(band).join(EDGES))
-            .collect(),
-        None => (1..kinds).flat_map(of_kind).collect(),
-    };
+    let edges: Vec<PathBuf> = (0..tasks).map(|task| edges.task(task).join(EDGES)).collect();
     let joined = work.phase("clusters", &key)?;
+    let verify = near.as_ref().and_then(|near| near.verify).zip(parts.as_ref());
     joined.run(
         2,
         run.progress,
         |_| 1,
         |task, folder| {
             let out = folder.join(DROPS);
-            let edges = match task {
-                0 => same.clone(),
-                _ => [&*same, &near].concat(),
+            let (edges, verify) = match task {
+                0 => (edges.get(..slices).unwrap_or_default(), None),
+                _ => (&*edges, verify.map(|(least, parts)| (parts, least))),
             };
-            dedup::drops(digests.documents(), &edges, None, digests.ranks(), &out)?;
+            dedup::drops(digests.documents(), edges, verify, digests.ranks(), &out)?;
             run.progress.advance(1);
             Ok(())
         },

@@ -18,6 +18,9 @@ use crate::read::{Fetched, FetchedFile, ListError, Listing, Source, SourceSettin
 use crate::spec::{Spec, Stage};
 use crate::work::{Key, Work};
 
+/// Of the files that tasks leave to each other: raised with every change, as an older program's work folder has others.
+const FORMAT: u32 = 2;
+
 /// The sources of a spec, before anything is fetched.
 pub(super) struct Sources {
     looked_at: Vec<LookedAt>,
@@ -116,7 +119,8 @@ impl Sources {
                 .extend(listing.units.into_iter().map(|unit| (number, unit)));
             input.refused.extend(listing.dropped);
         }
-        input.key = Key::new("input", &(relevant(spec), &input.units, &self.files), &[])?;
+        let decides = (FORMAT, relevant(spec), &input.units, &self.files);
+        input.key = Key::new("input", &decides, &[])?;
         Ok(input)
     }
 }

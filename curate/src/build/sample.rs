@@ -35,8 +35,6 @@ struct Summary {
     /// The smallest draw of what is held out, and how many documents stay.
     smallest: Option<u64>,
     documents: u64,
-    /// Of the text whose words were counted.
-    sample_bytes: u64,
 }
 
 /// A word and how often it occurs in the sample of a task.
@@ -96,7 +94,6 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned
                 counts.add(&document.text);
             }
         }
-        summary.sample_bytes = counts.bytes();
         let mut words = RecordWriter::<(&str, u64)>::create(folder.join(WORDS))?;
         for word in counts.sorted() {
             words.push(&word)?;
@@ -104,11 +101,10 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned
         words.close()?;
         write_json(folder.join(SUMMARY), &summary)
     })?;
-    let (mut smallest, mut documents, mut sample_bytes) = (None::<u64>, 0, 0);
+    let (mut smallest, mut documents) = (None::<u64>, 0);
     for task in 0..tasks {
         let summary: Summary = read_json(&phase.task(task).join(SUMMARY))?;
         documents += summary.documents;
-        sample_bytes += summary.sample_bytes;
         smallest = smallest.into_iter().chain(summary.smallest).min();
     }
     let mut held_out_below = (fraction * u64::MAX as f64) as u64;
@@ -119,7 +115,7 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned
     let tokenizer = match given {
         _ if !tokens => None,
         Some(tokenizer) => Some(tokenizer),
-        None => Some(learn(run, work, &key, (&phase, tasks, sample_bytes))?),
+        None => Some(learn(run, work, &key, &phase, tasks)?),
     };
     Ok(Learned {
         tokenizer,
@@ -133,7 +129,8 @@ fn learn(
     run: &mut Run<'_>,
     work: &Work,
     key: &Key,
-    (sample, tasks, sample_bytes): (&Phase, usize, u64),
+    sample: &Phase,
+    tasks: usize,
 ) -> Result<Tokenizer, CurateError> {
     run.progress.enter("train the tokenizer", 1, "tasks");
     let phase = work.phase("tokenizer", key)?;
@@ -143,17 +140,16 @@ fn learn(
         |_| 1,
         |_, folder| {
             let of_task = |task| -> Result<WordCounts, CurateError> {
-                let words = Records::<Word>::open(&sample.task(task).join(WORDS))?;
-                Ok(WordCounts::from_parts(
-                    0,
-                    words.collect::<Result<Vec<Word>, CurateError>>()?,
-                ))
+                let mut counts = WordCounts::default();
+                for word in Records::<Word>::open(&sample.task(task).join(WORDS))? {
+                    counts.extend([word?]);
+                }
+                Ok(counts)
             };
             let counts = (0..tasks)
                 .into_par_iter()
                 .map(of_task)
-                .try_reduce(WordCounts::default, |some, more| Ok(some.merged(more)))?
-                .merged(WordCounts::from_parts(sample_bytes, []));
+                .try_reduce(WordCounts::default, |some, more| Ok(some.merged(more)))?;
             let tokenizer = Tokenizer::learn(&counts, run.spec.tokenizer.vocab_size).map_err(too_small)?;
             let mut file = TaskFile::create(folder.join(TOKENIZER))?;
             file.put(tokenizer.to_json()?.as_bytes())?;

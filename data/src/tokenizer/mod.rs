@@ -483,15 +483,14 @@ mod tests {
             };
             let (some, more) = texts.split_at(at.min(texts.len()));
             let kept = |counts: WordCounts| {
-                let words = counts.sorted().into_iter().map(|(word, count)| (word.to_owned(), count));
-                WordCounts::from_parts(counts.bytes(), words)
+                let mut again = WordCounts::default();
+                again.extend(counts.sorted().into_iter().map(|(word, count)| (word.to_owned(), count)));
+                again
             };
             let merged = kept(count(some)).merged(kept(count(more)));
             prop_assert_eq!(&merged, &count(&texts));
             let bytes: u64 = texts.iter().map(|text| text.len() as u64).sum();
             prop_assert_eq!(merged.bytes(), bytes);
-            let of_words: u64 = merged.sorted().iter().map(|(word, count)| word.len() as u64 * count).sum();
-            prop_assert_eq!(of_words, bytes);
         }
 
         #[test]

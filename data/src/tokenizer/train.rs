@@ -16,68 +16,57 @@ const MIN_FREQUENCY: u64 = 2;
 
 /// How often each word of a text occurs: what a tokenizer learns from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WordCounts {
-    words: HashMap<String, u64>,
-    /// Of the text.
-    bytes: u64,
-}
+pub struct WordCounts(HashMap<String, u64>);
 
 impl WordCounts {
     /// Counts the words of one more text.
     pub fn add(&mut self, text: &str) {
-        self.bytes += text.len() as u64;
         for piece in pieces(text, Cuts::AlsoWithinWords) {
             for word in Pattern::Gpt2.words(piece) {
-                self.add_word(word, 1);
+                match self.0.get_mut(word) {
+                    Some(count) => *count += 1,
+                    None => drop(self.0.insert(word.to_owned(), 1)),
+                }
             }
-        }
-    }
-
-    fn add_word(&mut self, word: &str, times: u64) {
-        match self.words.get_mut(word) {
-            Some(count) => *count += times,
-            None => drop(self.words.insert(word.to_owned(), times)),
         }
     }
 
     /// With the words of other texts.
     #[must_use]
     pub fn merged(self, other: Self) -> Self {
-        let (mut most, least) = if self.words.len() < other.words.len() {
+        let (mut most, least) = if self.0.len() < other.0.len() {
             (other, self)
         } else {
             (self, other)
         };
-        most.bytes += least.bytes;
-        for (word, count) in least.words {
-            *most.words.entry(word).or_default() += count;
-        }
+        most.extend(least.0);
         most
     }
 
-    /// The bytes of all texts.
+    /// The bytes of all texts: a text is its words, one after the other.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.0.iter().map(|(word, count)| word.len() as u64 * count).sum()
     }
 
     /// Each word with how often it occurs, sorted.
     #[must_use]
     pub fn sorted(&self) -> Vec<(&str, u64)> {
         let mut words: Vec<(&str, u64)> = self
-            .words
+            .0
             .iter()
             .map(|(word, count)| (word.as_str(), *count))
             .collect();
         words.sort_unstable();
         words
     }
+}
 
-    /// From what [`Self::bytes`] and [`Self::sorted`] gave.
-    #[must_use]
-    pub fn from_parts(bytes: u64, words: impl IntoIterator<Item = (String, u64)>) -> Self {
-        let words = words.into_iter().collect();
-        Self { words, bytes }
+impl Extend<(String, u64)> for WordCounts {
+    fn extend<I: IntoIterator<Item = (String, u64)>>(&mut self, words: I) {
+        for (word, count) in words {
+            *self.0.entry(word).or_default() += count;
+        }
     }
 }
 
@@ -92,7 +81,7 @@ pub(super) fn train(counts: &WordCounts, vocab_size: usize) -> tokenizers::Resul
         .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
         .build();
     let counts = counts
-        .words
+        .0
         .iter()
         .map(|(word, count)| {
             let word: String = word.bytes().map(char_of).collect();
