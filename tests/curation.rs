@@ -16,7 +16,7 @@ use support::cluster::{Coordinator, faulty_worker};
 use support::disk::Disk;
 use support::place::Place;
 use support::process::Process;
-use support::raw::{rows, text};
+use support::raw::{Row, rows, text};
 
 const SPEC: &str = r#"
 name = "small"
@@ -164,6 +164,12 @@ fn every_document_is_in_the_dataset_or_has_a_reason() {
         "{shown:#}"
     );
     assert!(text_is_of(&shown), "{shown:#}");
+    let manifest: Value = serde_json::from_slice(&fs::read(place.path("out/dataset.json")).unwrap()).unwrap();
+    let measured = manifest["gzip_bits_per_byte"].as_f64().unwrap();
+    assert!(
+        (measured - gzip_bits_per_byte(&held_out_text(&place))).abs() < 1e-9,
+        "{measured}"
+    );
     // What is there is not built again, and another spec does not overwrite it.
     let again = place.run("data build spec.toml --out out").code(0);
     assert!(again.out.contains("is there already"), "{again:#?}");
@@ -178,6 +184,24 @@ fn every_document_is_in_the_dataset_or_has_a_reason() {
         diff.out.contains("only in") && diff.out.contains("tokens, train"),
         "{diff:#?}"
     );
+}
+
+/// The text of all documents that are held out, in order.
+fn held_out_text(place: &Place) -> String {
+    let all = rows(&place.path("out/documents.parquet"));
+    let held_out = all.iter().filter(|row| row["split"] == "validation");
+    let text = |row: &Row| {
+        let shown = place.run(&format!("data show out --document {} -o json", row["digest"]));
+        let shown: Value = serde_json::from_str(&shown.code(0).out).unwrap();
+        shown["text"].as_str().unwrap().to_owned()
+    };
+    held_out.map(text).collect()
+}
+
+fn gzip_bits_per_byte(text: &str) -> f64 {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(text.as_bytes()).unwrap();
+    gzip.finish().unwrap().len() as f64 * 8.0 / text.len() as f64
 }
 
 fn memchr_find(content: &[u8], part: &[u8]) -> bool {

@@ -87,22 +87,13 @@ pub struct Dropped<S = Box<Scores>> {
 impl Dropped {
     /// Without its scores, whatever they are.
     pub(crate) fn without_scores<S>(self) -> Dropped<S> {
-        let Self {
-            origin,
-            stage,
-            reason,
-            detail,
-            kept,
-            language,
-            scores: _,
-        } = self;
         Dropped {
-            origin,
-            stage,
-            reason,
-            detail,
-            kept,
-            language,
+            origin: self.origin,
+            stage: self.stage,
+            reason: self.reason,
+            detail: self.detail,
+            kept: self.kept,
+            language: self.language,
             scores: None,
         }
     }

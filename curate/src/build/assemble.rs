@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use lockstep_data::gzip::Gzip;
@@ -10,10 +10,11 @@ use lockstep_data::manifest::{CorpusRecord, OptionsRecord};
 use lockstep_data::skip::Skipped;
 use lockstep_data::{DatasetWriter, Manifest, Part, Staging};
 
+use super::batches::{Batch, Batches, read_ahead};
 use super::dropped::{self, DroppedTable};
 use super::kept::Kept;
 use super::mix::Epochs;
-use super::row::{COLUMNS, Row};
+use super::row::COLUMNS;
 use super::run::Run;
 use super::sample::Learned;
 use super::tokens::{Named, Tokens};
@@ -22,10 +23,6 @@ use crate::error::CurateError;
 use crate::records::Records;
 use crate::report::{self, SplitReport};
 use crate::screen::Screen;
-
-/// Tokens, or documents, that are read at a time.
-const BATCH_TOKENS: u64 = 1 << 20;
-const BATCH_ROWS: usize = 1 << 12;
 
 /// Writes the dataset in the folder `place`, and moves it to where it goes.
 pub(super) fn run(
@@ -134,12 +131,12 @@ fn documents_of_splits(
     writer: &mut DatasetWriter<'_>,
 ) -> Result<(), CurateError> {
     for pass in 0..epochs.passes() {
-        let mut rows = Batches::of(run, tokens, Part::Train);
+        let mut rows = Batches::of(run.progress, tokens, Part::Train);
         let read = move || rows.next(|row| epochs.uses(row) > pass);
         read_ahead(read, |batch| put(writer, pass, batch))?;
     }
     writer.begin_held_out()?;
-    let mut rows = Batches::of(run, tokens, Part::Validation);
+    let mut rows = Batches::of(run.progress, tokens, Part::Validation);
     read_ahead(move || rows.next(|_| true), |batch| put(writer, 0, batch))
 }
 
@@ -153,117 +150,12 @@ fn put(writer: &mut DatasetWriter<'_>, pass: u32, batch: Batch) -> Result<(), Cu
 fn gzip_bits_per_byte(run: &Run<'_>, tokens: &Tokens) -> Result<Option<f64>, CurateError> {
     let mut gzip = Gzip::default();
     for task in 0..tokens.tasks {
-        for row in Records::<Row>::open(&tokens.rows(task, Part::Validation))? {
+        for text in Records::<String>::open(&tokens.held_out_texts(task))? {
             run.progress.check()?;
-            if let Some(text) = row?.text {
-                gzip.put(text.as_bytes())?;
-            }
+            gzip.put(text?.as_bytes())?;
         }
     }
     Ok(gzip.bits_per_byte()?)
-}
-
-/// Has each batch written while the next is read. The last is empty.
-fn read_ahead(
-    mut read: impl FnMut() -> Result<Batch, CurateError> + Send,
-    mut write: impl FnMut(Batch) -> Result<(), CurateError> + Send,
-) -> Result<(), CurateError> {
-    let mut batch = read()?;
-    while !batch.is_empty() {
-        let (written, next) = rayon::join(|| write(batch), &mut read);
-        written?;
-        batch = next?;
-    }
-    Ok(())
-}
-
-/// Rows with their tokens.
-type Batch = Vec<(Row, Vec<u32>)>;
-
-/// The rows of a split in the order of the tasks, some at a time.
-struct Batches<'b> {
-    run: &'b Run<'b>,
-    tokens: &'b Tokens,
-    part: Part,
-    /// The task that is next to be opened.
-    task: usize,
-    open: Option<Open>,
-}
-
-/// A task that is being read.
-struct Open {
-    rows: Records<Row>,
-    tokens: BufReader<File>,
-    path: PathBuf,
-}
-
-impl<'b> Batches<'b> {
-    fn of(run: &'b Run<'b>, tokens: &'b Tokens, part: Part) -> Self {
-        Self {
-            run,
-            tokens,
-            part,
-            task: 0,
-            open: None,
-        }
-    }
-
-    /// The next of them that are wanted; empty at the end.
-    fn next(&mut self, is_wanted: impl Fn(&Row) -> bool) -> Result<Batch, CurateError> {
-        let mut batch = Vec::new();
-        let mut tokens = 0;
-        while tokens < BATCH_TOKENS && batch.len() < BATCH_ROWS {
-            let Some(open) = &mut self.open else {
-                if self.task == self.tokens.tasks {
-                    break;
-                }
-                self.open = Some(Open::new(self.tokens, self.task, self.part)?);
-                self.task += 1;
-                continue;
-            };
-            self.run.progress.check()?;
-            match open.next(&is_wanted)? {
-                Some(row) => {
-                    tokens += row.0.tokens;
-                    batch.push(row);
-                }
-                None => {
-                    self.open = None;
-                    self.run.progress.advance(1);
-                }
-            }
-        }
-        Ok(batch)
-    }
-}
-
-impl Open {
-    fn new(tokens: &Tokens, task: usize, part: Part) -> Result<Self, CurateError> {
-        let path = tokens.tokens(task, part);
-        let file = File::open(&path).map_err(|error| CurateError::io("open", &path, error))?;
-        Ok(Self {
-            rows: Records::open(&tokens.rows(task, part))?,
-            tokens: BufReader::with_capacity(1 << 18, file),
-            path,
-        })
-    }
-
-    /// The next row that is wanted, and its tokens.
-    fn next(&mut self, is_wanted: impl Fn(&Row) -> bool) -> Result<Option<(Row, Vec<u32>)>, CurateError> {
-        let failed = |error| CurateError::io("read", &self.path, error);
-        for row in &mut self.rows {
-            let row = row?;
-            if is_wanted(&row) {
-                let mut tokens = vec![0u32; row.tokens as usize];
-                let bytes = bytemuck::cast_slice_mut(&mut tokens);
-                self.tokens.read_exact(bytes).map_err(failed)?;
-                return Ok(Some((row, tokens)));
-            }
-            let bytes = 4 * row.tokens as i64;
-            self.tokens.seek_relative(bytes).map_err(failed)?;
-        }
-        Ok(None)
-    }
 }
 
 /// Puts the documents in their place, where no tokens are made.

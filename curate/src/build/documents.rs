@@ -86,6 +86,14 @@ impl Documents {
         self.firsts.len().saturating_sub(1)
     }
 
+    /// How many of them a task has.
+    pub(super) fn count_of(&self, task: usize) -> u64 {
+        match self.firsts.get(task..=task + 1) {
+            Some([first, next]) => next - first,
+            _ => 0,
+        }
+    }
+
     /// Among how many tasks a search among all documents is shared out: each reads what is known of all of them, so there
     /// are not many.
     pub(super) fn slices(&self) -> usize {

@@ -13,6 +13,7 @@
 //! the table of what was dropped is written, and gzip measured.
 
 mod assemble;
+mod batches;
 mod documents;
 mod dropped;
 mod duplicates;

@@ -54,13 +54,11 @@ pub(super) struct Row {
     bytes: u64,
     /// Its tokens in the task's file, without the end of the document.
     pub(super) tokens: u64,
-    /// Its text, if it is held out: gzip is measured on it.
-    pub(super) text: Option<String>,
 }
 
 impl Row {
     /// Of a document with so many tokens.
-    pub(super) fn of(document: Curated, tokens: u64, is_held_out: bool) -> Result<Self, CurateError> {
+    pub(super) fn of(document: Curated, tokens: u64) -> Result<Self, CurateError> {
         let bytes = document.text.len() as u64;
         Ok(Self {
             name: document.origin.name(),
@@ -83,7 +81,6 @@ impl Row {
             contaminated: some_json(&document.contaminated, document.contaminated.is_empty())?,
             bytes,
             tokens,
-            text: is_held_out.then_some(document.text),
         })
     }
 

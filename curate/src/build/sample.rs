@@ -73,10 +73,7 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, kept: &Kept) -> Result<Learned
     let tasks = kept.documents.tasks();
     run.progress.enter("sample", kept.documents.count(), "documents");
     let phase = work.phase("sample", &key)?;
-    let cost = |task: usize| match kept.documents.firsts.get(task..=task + 1) {
-        Some([first, next]) => next - first,
-        _ => 0,
-    };
+    let cost = |task| kept.documents.count_of(task);
     phase.run(tasks, run.progress, cost, |task, folder| {
         let mut counts = WordCounts::default();
         let mut summary = Summary::default();

@@ -23,6 +23,7 @@ use crate::words;
 use crate::work::{Key, Phase, TaskFile, Work};
 
 const DOCUMENTS: &str = "documents.jsonl.zst";
+const HELD_OUT_TEXTS: &str = "held-out-texts.jsonl.zst";
 const NAMES: &str = "names.jsonl.zst";
 const DROPPED: &str = "dropped.jsonl.zst";
 const SUMMARY: &str = "summary.json";
@@ -55,6 +56,11 @@ impl Tokens {
     /// The tokens of these documents, one after the other, four bytes each.
     pub(super) fn tokens(&self, task: usize, part: Part) -> PathBuf {
         tokens(&self.phase.task(task), part)
+    }
+
+    /// The texts of those of its documents that are held out: gzip is measured on them.
+    pub(super) fn held_out_texts(&self, task: usize) -> PathBuf {
+        self.file(task, HELD_OUT_TEXTS)
     }
 
     /// The documents of a task as lines, where no tokens are made.
@@ -90,10 +96,7 @@ pub(super) fn run(
     let key = Key::new("tokens", &learned.held_out_below, &[&kept.key, &learned.key])?;
     let phase = work.phase("tokens", &key)?;
     let tasks = kept.documents.tasks();
-    let cost = |task: usize| match kept.documents.firsts.get(task..=task + 1) {
-        Some([first, next]) => next - first,
-        _ => 0,
-    };
+    let cost = |task| kept.documents.count_of(task);
     let what = if learned.tokenizer.is_some() {
         "tokenize"
     } else {
@@ -108,6 +111,7 @@ pub(super) fn run(
                     tokenizer,
                     train: Split::create(folder, Part::Train)?,
                     held_out: Split::create(folder, Part::Validation)?,
+                    held_out_texts: RecordWriter::create(folder.join(HELD_OUT_TEXTS))?,
                 },
                 None => Output::Lines(RecordWriter::packed(folder.join(DOCUMENTS))?),
             },
@@ -151,6 +155,7 @@ enum Output<'t> {
         tokenizer: &'t Tokenizer,
         train: Box<Split>,
         held_out: Box<Split>,
+        held_out_texts: RecordWriter<String>,
     },
     Lines(RecordWriter<Line>),
 }
@@ -158,7 +163,16 @@ enum Output<'t> {
 impl Output<'_> {
     fn close(self) -> Result<(), CurateError> {
         match self {
-            Self::Tokens { train, held_out, .. } => train.close().and_then(|()| held_out.close()),
+            Self::Tokens {
+                tokenizer: _,
+                train,
+                held_out,
+                held_out_texts,
+            } => {
+                train.close()?;
+                held_out.close()?;
+                held_out_texts.close()
+            }
             Self::Lines(lines) => lines.close(),
         }
     }
@@ -249,15 +263,18 @@ impl Task<'_> {
                 tokenizer,
                 train,
                 held_out,
+                held_out_texts,
             } => {
                 let tokens = tokenizer.encode(&document.text)?;
                 count_tokens(&mut self.counts, &document, tokens.len() as u64);
-                let is_held_out = draw_held_out(&document.digest) < self.held_out_below;
-                let split = if is_held_out { held_out } else { train };
+                let split = if draw_held_out(&document.digest) < self.held_out_below {
+                    held_out_texts.push(&document.text)?;
+                    held_out
+                } else {
+                    train
+                };
                 split.tokens.put(bytemuck::cast_slice(&tokens))?;
-                split
-                    .rows
-                    .push(&Row::of(document, tokens.len() as u64, is_held_out)?)
+                split.rows.push(&Row::of(document, tokens.len() as u64)?)
             }
         }
     }

@@ -124,7 +124,7 @@ fn show(progress: &lockstep_curate::Progress, shown: &mut Option<(&'static str, 
     }
     if let Some((_, bar)) = shown {
         bar.count_from(now.since, now.found);
-        let rate = (now.done - now.found.min(now.done)) as f64 / now.since.elapsed().as_secs_f64();
+        let rate = now.done.saturating_sub(now.found) as f64 / now.since.elapsed().as_secs_f64();
         let message = match now.unit {
             "bytes" => format!(
                 "{:.1} of {:.1} MB, {:.1} MB/s",
