@@ -319,6 +319,14 @@ fn what_is_wrong_with_a_spec_is_said_with_its_line() {
         ),
         ("[[source]]\nname = \"a\"\npath = \"nowhere\"\n", &["nowhere"]),
         (
+            "[[source]]\nname = \"a\"\npath = \"raw\"\n[dedup.near]\nverfy = 0.5\n",
+            &["line 5", "verfy", "verify"],
+        ),
+        (
+            "[dedup]\nnear = 3\n",
+            &["line 2", "a table of settings, true or false"],
+        ),
+        (
             "[[source]]\nname = \"a\"\nlist = \"urls.txt\"\n",
             &["line 3", "source.list = \"urls.txt\"", "set network = true"],
         ),

@@ -8,7 +8,9 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::CurateError;
 use crate::{bias, decontaminate, dedup, language, licence, normalise, pii, quality, read};
@@ -147,7 +149,7 @@ pub struct DedupSettings {
 }
 
 /// A table of settings, or `false`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Near {
     /// On with these settings.
@@ -165,6 +167,31 @@ impl Near {
             Self::Switch(true) => Some(Default::default()),
             Self::Switch(false) => None,
         }
+    }
+}
+
+/// By hand, as serde tells of an untagged enum only that none of its variants fits.
+impl<'de> Deserialize<'de> for Near {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SettingsOrSwitch;
+
+        impl<'de> Visitor<'de> for SettingsOrSwitch {
+            type Value = Near;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of settings, true or false")
+            }
+
+            fn visit_bool<E>(self, is_on: bool) -> Result<Near, E> {
+                Ok(Near::Switch(is_on))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Near, A::Error> {
+                Deserialize::deserialize(MapAccessDeserializer::new(map)).map(Near::On)
+            }
+        }
+
+        deserializer.deserialize_any(SettingsOrSwitch)
     }
 }
 

@@ -233,7 +233,7 @@ impl FieldSettings {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text, or a list of texts")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
