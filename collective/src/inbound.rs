@@ -119,8 +119,9 @@ fn serve(shared: &Shared, id: u64, stream: &Arc<TcpStream>) {
 /// Reads what a member sends, and notes how that ends.
 fn serve_peer(shared: &Shared, id: u64, identity: &Arc<str>, stream: &TcpStream) {
     let end = read_frames(shared, identity, stream);
-    let _ = stream.shutdown(Shutdown::Both);
     let mut state = shared.lock();
+    // Under the lock: the sender then ends its other streams, and of all ends this one has the reason.
+    let _ = stream.shutdown(Shutdown::Both);
     state.inbound.remove(&id);
     if matches!(end, End::Broken(LossReason::Frame(_))) {
         state.stats.bad_frames += 1;

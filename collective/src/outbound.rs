@@ -192,12 +192,12 @@ fn open<'scope>(
 
 /// Writes on the stream at `at` to its end.
 fn write(shared: &Arc<Shared>, id: u64, at: usize, socket: &TcpStream) {
-    let end = write_all(shared, id, at, socket);
-    // It may be closed already.
-    let _ = socket.shutdown(Shutdown::Both);
-    if let Err(reason) = end {
+    // The reason is noted before the other end sees the stream closed and closes the rest.
+    if let Err(reason) = write_all(shared, id, at, socket) {
         lose(shared, id, reason);
     }
+    // It may be closed already.
+    let _ = socket.shutdown(Shutdown::Both);
 }
 
 /// Connects and greets. The stream is in the link on return, so that it can be broken off.
