@@ -24,32 +24,58 @@ fn by_definition(a: Matrix<'_>, b: Matrix<'_>, held: f32, i: usize, j: usize, in
     total.unwrap_or(0.0)
 }
 
+/// Compares every bit of a product with the definition, and what is beside the result with what it was.
+fn is_as_defined(
+    (m, n, k): (usize, usize, usize),
+    (a_t, b_t): (bool, bool),
+    into: Into,
+    gap: usize,
+    seed: u64,
+) {
+    let matrix = |rows: usize, cols: usize, transposed: bool, seed| {
+        let (r, c) = if transposed { (cols, rows) } else { (rows, cols) };
+        (values(r.max(1) * (c + gap), seed), r, c)
+    };
+    let (a, a_rows, a_cols) = matrix(m, k, a_t, seed);
+    let (b, b_rows, b_cols) = matrix(k, n, b_t, seed ^ 1);
+    let a = Matrix::strided(&a, a_rows, a_cols, a_cols + gap);
+    let b = Matrix::strided(&b, b_rows, b_cols, b_cols + gap);
+    let (a, b) = (if a_t { a.t() } else { a }, if b_t { b.t() } else { b });
+    let before = values(m * (n + gap), seed ^ 2);
+    let mut c = before.clone();
+    matmul(a, b, MatrixMut::strided(&mut c, m, n, n + gap), into);
+    for (at, (found, held)) in c.iter().zip(&before).enumerate() {
+        let (i, j) = (at / (n + gap), at % (n + gap));
+        let expected = if j < n {
+            by_definition(a, b, *held, i, j, into)
+        } else {
+            *held
+        };
+        assert_eq!(found.to_bits(), expected.to_bits(), "({i}, {j})");
+    }
+}
+
+/// More rows, columns and terms than are packed at a time, and a left side that is.
+#[test]
+fn blocks_of_all_axes_meet() {
+    for a_t in [false, true] {
+        for into in [Into::Fresh, Into::Sum] {
+            is_as_defined((MC + 5, NC + 33, 3), (a_t, !a_t), into, 1, 9);
+        }
+    }
+    is_as_defined((MC + 5, DIRECT + 1, KC + 3), (true, true), Into::Sum, 0, 10);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Every bit is that of the definition, at every place, and what is beside the result is left alone.
+    /// Few columns and, of a transposed left side, enough that it is packed.
     #[test]
     fn elements_are_as_defined(
-        m in 1usize..60, n in 1usize..90, k in prop_oneof![0usize..40, 370usize..790], a_t: bool, b_t: bool,
-        adds: bool, gap in 0usize..5, seed: u64,
+        m in 1usize..60, n in prop_oneof![3 => 1usize..90, 1 => DIRECT + 1..DIRECT + 45],
+        k in prop_oneof![0usize..40, 370usize..790], a_t: bool, b_t: bool, adds: bool, gap in 0usize..5, seed: u64,
     ) {
-        let matrix = |rows: usize, cols: usize, transposed: bool, seed| {
-            let (r, c) = if transposed { (cols, rows) } else { (rows, cols) };
-            (values(r.max(1) * (c + gap), seed), r, c)
-        };
-        let (a, a_rows, a_cols) = matrix(m, k, a_t, seed);
-        let (b, b_rows, b_cols) = matrix(k, n, b_t, seed ^ 1);
-        let a = Matrix::strided(&a, a_rows, a_cols, a_cols + gap);
-        let b = Matrix::strided(&b, b_rows, b_cols, b_cols + gap);
-        let (a, b) = (if a_t { a.t() } else { a }, if b_t { b.t() } else { b });
         let into = if adds { Into::Sum } else { Into::Fresh };
-        let before = values(m * (n + gap), seed ^ 2);
-        let mut c = before.clone();
-        matmul(a, b, MatrixMut::strided(&mut c, m, n, n + gap), into);
-        for (at, (found, held)) in c.iter().zip(&before).enumerate() {
-            let (i, j) = (at / (n + gap), at % (n + gap));
-            let expected = if j < n { by_definition(a, b, *held, i, j, into) } else { *held };
-            prop_assert_eq!(found.to_bits(), expected.to_bits(), "({}, {})", i, j);
-        }
+        is_as_defined((m, n, k), (a_t, b_t), into, gap, seed);
     }
 
     /// One packed matrix, used in parts.

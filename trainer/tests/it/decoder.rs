@@ -178,6 +178,25 @@ fn tiles_and_blocks_fit_together() {
     }
 }
 
+/// More tokens than have logits at a time, and as many; and more logits of a token than a product packs at a time.
+#[test]
+fn chunks_of_logits_fit_together() {
+    let spec = ModelSpec {
+        vocab_size: 33_000,
+        hidden_size: 8,
+        num_hidden_layers: 1,
+        ..small(1, 1, false)
+    };
+    for rows in [(10, 11), (8, 12)] {
+        agrees(&spec, rows, 8);
+    }
+    let tied = ModelSpec {
+        tie_word_embeddings: true,
+        ..spec
+    };
+    agrees(&tied, (10, 11), 9);
+}
+
 proptest! {
     // The same shapes in every run: of some thousands there is one in which rounding alone is beyond the bound, as rows
     // near zero are divided by their norm.

@@ -12,7 +12,8 @@ use crate::common::{batch, constant, optim};
 
 const PROBE: &str = "LOCKSTEP_TEST_PRINT_DIGESTS";
 
-/// Shapes whose products are large enough to be split, and one that no vector or block divides.
+/// Shapes whose products are large enough to be split, one that no vector or block divides, and one whose logits are
+/// computed in chunks.
 fn shapes() -> Vec<(ModelSpec, usize, usize)> {
     let preset = |index: usize| presets()[index].model.clone();
     let wide = ModelSpec {
@@ -29,7 +30,16 @@ fn shapes() -> Vec<(ModelSpec, usize, usize)> {
         max_position_embeddings: 130,
         ..preset(0)
     };
+    let wordy = ModelSpec {
+        vocab_size: 33_000,
+        hidden_size: 8,
+        num_hidden_layers: 1,
+        num_attention_heads: 1,
+        num_key_value_heads: 1,
+        ..preset(0)
+    };
     vec![
+        (wordy, 2, 55),
         (preset(0), 5, 64),
         (preset(1), 3, 70),
         (wide, 1, 90),
