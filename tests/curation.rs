@@ -367,20 +367,80 @@ fn too_little_text_for_the_vocabulary() {
         .says(&["tokenizer.vocab_size = 9000", "lower it to at most"]);
 }
 
-#[test]
-fn tokens_are_shared_as_the_weights_ask() {
-    let place = Place::new();
-    // Of one source there is four times as much as of the other; it is to have thrice the tokens.
-    let mut spec = SPEC.to_owned();
+/// A spec of two sources: `large` has 400 documents, `little` a quarter of that.
+fn two_sources(place: &Place) -> String {
+    let mut spec = SPEC.replace(
+        "[[source]]\nname = \"web\"\npath = \"raw\"\nunit_bytes = 20000\n",
+        "",
+    );
     for (name, numbers) in [("large", 0..400), ("little", 1000..1100)] {
         let lines = numbers.map(|number| json!({ "text": text(number) }).to_string() + "\n");
         fs::write(place.path(&format!("{name}.jsonl")), lines.collect::<String>()).unwrap();
         spec += &format!("[[source]]\nname = \"{name}\"\npath = \"{name}.jsonl\"\n");
     }
-    let spec = spec.replace(
-        "[[source]]\nname = \"web\"\npath = \"raw\"\nunit_bytes = 20000\n",
-        "",
-    );
+    spec
+}
+
+#[test]
+fn what_the_mix_has_no_use_for_has_a_reason() {
+    let place = Place::new();
+    let spec = two_sources(&place);
+    let build = |mix: &str| {
+        fs::write(place.path("spec.toml"), format!("{spec}[mix]\n{mix}")).unwrap();
+        fs::remove_dir_all(place.path("out")).ok();
+        place.run("data build spec.toml --out out -o json")
+    };
+    let of = |rows: &[Row], column: &str, value: &str| {
+        rows.iter().filter(|row| row[column] == value).count() as u64
+    };
+    for (mix, reason) in [
+        ("weights = { large = 1 }", "mix.weight"),
+        ("weights = { large = 1, little = 1 }\nmax_epochs = 1", "mix.share"),
+        ("by = \"language\"\nweights = { en = 1 }", "mix.weight"),
+    ] {
+        let report = build(mix).code(0).json();
+        let (used, not) = (
+            rows(&place.path("out/documents.parquet")),
+            rows(&place.path("out/dropped.parquet")),
+        );
+        let flow = &report["counts"]["stages"]["mix"];
+        let (went_on, not_used) = (of(&used, "split", "train"), of(&not, "stage", "mix"));
+        assert_eq!(of(&not, "reason", reason), not_used, "{mix}");
+        assert_eq!(flow["passed"]["documents"], went_on, "{mix}");
+        assert_eq!(flow["given"]["documents"], went_on + not_used, "{mix}");
+        let by_language = mix.contains("language");
+        let counted = &report["counts"]["languages"]["eng"]["documents"];
+        let all_are_english = *counted == report["counts"]["stages"]["tokenize"]["passed"]["documents"];
+        assert!(
+            not_used > 0 || by_language && all_are_english,
+            "{mix}: {flow:#}, {counted} are English"
+        );
+        if reason == "mix.share" {
+            assert_eq!(of(&not, "source", "little"), 0, "of that there is too little");
+        }
+    }
+    let page = place.read("out/report.html");
+    assert!(page.contains("<h2>Mix</h2>") && page.contains("<td>eng</td>"));
+    build("by = \"language\"\nweights = { fr = 1 }").code(2).says(&[
+        "mix.weights",
+        "nothing is left of what they name",
+        "eng",
+    ]);
+    for (weights, words) in [
+        ("{ tlh = 1 }", "no language that is identified has this code"),
+        ("{ en = 1, eng = 2 }", "is the same language as"),
+    ] {
+        build(&format!("by = \"language\"\nweights = {weights}"))
+            .code(2)
+            .says(&["mix.weights.", words]);
+    }
+}
+
+#[test]
+fn tokens_are_shared_as_the_weights_ask() {
+    let place = Place::new();
+    // Of one source there is four times as much as of the other; it is to have thrice the tokens.
+    let spec = two_sources(&place);
     let shares = |weights: &str| {
         fs::write(
             place.path("spec.toml"),
@@ -467,6 +527,14 @@ fn a_tokenizer_is_brought_with_the_token_that_ends_documents() {
     assert!(shards("again") == shards("out"), "the same tokens");
     let shown = place.run("data show again --document 0 -o json").code(0).json();
     assert!(text_is_of(&shown), "{shown:#}");
+    // The same spec, but another file: what stands there is not what it describes any more.
+    let reused = place.run("data build spec.toml --out again").code(0);
+    assert!(reused.out.contains("is there already"), "{}", reused.out);
+    fs::write(place.path("brought.json"), place.read("brought.json") + "\n").unwrap();
+    place
+        .run("data build spec.toml --out again")
+        .code(2)
+        .says(&["again"]);
     for (settings, words) in [
         ("path = \"brought.json\"", &["no token <|endoftext|>"][..]),
         (

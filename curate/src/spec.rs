@@ -236,7 +236,8 @@ impl Default for TokenizerSettings {
 pub struct MixSettings {
     /// What is weighed: `source` or `language`.
     pub by: MixBy,
-    /// Shares by name of source or language; they need not add up to anything.
+    /// Shares by name of source, or by code of language (ISO 639-1 or 639-3; `code` is source code, `unknown` what no language
+    /// was found of); they need not add up to anything. What has none is not used.
     pub weights: BTreeMap<String, f64>,
     /// Shares follow (tokens)^(1 / temperature): 1 leaves them as they are, more evens them out. Not together with `weights`.
     pub temperature: f64,
@@ -325,19 +326,21 @@ impl Spec {
         })
     }
 
-    /// Digests of the files that the spec names beside its sources: they decide what comes out as well.
+    /// Digests of the files that the spec names beside its sources and its tokenizer: they decide what is kept.
     pub(crate) fn files(&self) -> Result<Vec<(PathBuf, String)>, CurateError> {
         let sets = self.decontaminate.sets.values();
         let lists = self.licence.exclude.digests.iter();
         let lexicons = self.bias.lexicons.iter();
-        let digest = |path: &PathBuf| {
-            let content = fs::read(path).map_err(|error| CurateError::Spec {
-                path: Some(path.clone()),
-                problem: format!("cannot be read: {error}"),
-            })?;
-            Ok((path.clone(), blake3::hash(&content).to_hex().to_string()))
-        };
-        sets.chain(lists).chain(lexicons).map(digest).collect()
+        let files = sets.chain(lists).chain(lexicons);
+        files.map(|path| Ok((path.clone(), file_digest(path)?))).collect()
+    }
+
+    /// The digest of the tokenizer that is brought, if one is.
+    pub(crate) fn tokenizer_file(&self) -> Result<Option<String>, CurateError> {
+        let path = self.tokenizer.path.as_deref();
+        path.filter(|_| self.runs(Stage::Tokenize))
+            .map(file_digest)
+            .transpose()
     }
 
     /// The spec with absolute paths: those in it are taken from the folder `base`. Addresses stay as they are.
@@ -414,6 +417,14 @@ impl Spec {
     }
 }
 
+fn file_digest(path: &Path) -> Result<String, CurateError> {
+    let content = fs::read(path).map_err(|error| CurateError::Spec {
+        path: Some(path.to_owned()),
+        problem: format!("cannot be read: {error}"),
+    })?;
+    Ok(blake3::hash(&content).to_hex().to_string())
+}
+
 impl TokenizerSettings {
     fn check(&self) -> Result<(), String> {
         use lockstep_data::tokenizer::{MAX_VOCAB_SIZE, MIN_VOCAB_SIZE};
@@ -443,6 +454,21 @@ impl MixSettings {
         !self.weights.is_empty() || self.temperature != 1.0
     }
 
+    /// The weights by what counts call sources and languages, if there are any.
+    pub(crate) fn by_component(&self) -> Option<BTreeMap<&str, f64>> {
+        let weights = self.weights.iter();
+        let named = weights.map(|(name, weight)| (self.component(name).unwrap_or(name), *weight));
+        (!self.weights.is_empty()).then(|| named.collect())
+    }
+
+    /// What counts call the source or language of this name.
+    fn component<'n>(&self, name: &'n str) -> Result<&'n str, language::UnknownLanguage> {
+        match (self.by, name) {
+            (MixBy::Source, _) | (MixBy::Language, "code" | "unknown") => Ok(name),
+            (MixBy::Language, _) => language::code(name),
+        }
+    }
+
     fn check(&self, sources: &[&str]) -> Result<(), String> {
         let Self {
             by,
@@ -450,6 +476,7 @@ impl MixSettings {
             temperature,
             max_epochs,
         } = self;
+        let mut components = BTreeMap::new();
         if !(*temperature >= 1.0 && temperature.is_finite()) {
             return Err(format!("temperature = {temperature}: must be at least 1"));
         }
@@ -469,6 +496,13 @@ impl MixSettings {
                 return Err(format!(
                     "weights.{name}: no source has this name; they are {}",
                     sources.join(", ")
+                ));
+            }
+            let component = self.component(name);
+            let component = component.map_err(|error| format!("weights.{name}: {error}"))?;
+            if let Some(other) = components.insert(component, name) {
+                return Err(format!(
+                    "weights.{name}: is the same language as `{other}`; one of them is enough"
                 ));
             }
         }

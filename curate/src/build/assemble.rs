@@ -13,12 +13,13 @@ use lockstep_data::{DatasetWriter, Manifest, Part, Staging};
 use super::batches::{Batch, Batches, read_ahead};
 use super::dropped::{self, DroppedTable};
 use super::kept::Kept;
-use super::mix::Epochs;
-use super::row::COLUMNS;
+use super::mix::{self, Epochs};
+use super::row::{COLUMNS, Row};
 use super::run::Run;
 use super::sample::Learned;
 use super::tokens::{Named, Tokens};
 use super::{BUILD_FILE, Built};
+use crate::counts::Flow;
 use crate::error::CurateError;
 use crate::records::Records;
 use crate::report::{self, SplitReport};
@@ -33,8 +34,11 @@ pub(super) fn run(
     learned: &Learned,
     tokens: &Tokens,
 ) -> Result<Built, CurateError> {
+    let epochs = match &learned.tokenizer {
+        Some(_) => Epochs::new(&run.spec.mix, &run.counts)?,
+        None => Epochs::default(),
+    };
     let staging = Staging::begin_in(place, run.out)?;
-    let epochs = Epochs::new(&run.spec.mix, &run.counts);
     let passes = learned
         .tokenizer
         .as_ref()
@@ -57,13 +61,16 @@ pub(super) fn run(
             let writer = DatasetWriter::new(&staging, tokenizer, options, &COLUMNS)?;
             dataset(run, kept, tokens, &epochs, writer).map(Some)
         },
-        || dropped(run, kept, tokens, &staging),
+        || dropped(run, kept, tokens, &epochs, &staging),
     );
-    let manifest = manifest?;
-    dropped?;
+    let (manifest, mixed) = (manifest?, dropped?);
     let mut files = Vec::new();
     let mut report = run.report(screen);
-    report.epochs = epochs.shown();
+    if epochs.is_on() {
+        report.stages.push(mix::STAGE.to_owned());
+        report.counts.stages.insert(mix::STAGE.to_owned(), mixed);
+        report.epochs = epochs.shown();
+    }
     if let Some(manifest) = &manifest {
         report.digest = Some(manifest.digest.to_string());
         for (name, split) in [("train", &manifest.train), ("validation", &manifest.validation)] {
@@ -174,8 +181,14 @@ fn documents(run: &Run<'_>, tokens: &Tokens, staging: &Staging) -> Result<(), Cu
     Ok(())
 }
 
-/// `dropped.parquet`: a row for all that is not in the dataset.
-fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens, staging: &Staging) -> Result<(), CurateError> {
+/// `dropped.parquet`: a row for all that is not in the dataset. What came of the mix is counted.
+fn dropped(
+    run: &Run<'_>,
+    kept: &Kept,
+    tokens: &Tokens,
+    epochs: &Epochs,
+    staging: &Staging,
+) -> Result<Flow, CurateError> {
     // Of duplicates, the name of the document that stays is told.
     let mut names: BTreeMap<u64, String> = BTreeMap::new();
     for task in 0..tokens.tasks {
@@ -183,7 +196,10 @@ fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens, staging: &Staging) -> Re
             names.extend([named?]);
         }
     }
-    let mut table = DroppedTable::new(staging.file(dropped::FILE_NAME)?)?;
+    let (mut table, mut mixed) = (
+        DroppedTable::new(staging.file(dropped::FILE_NAME)?)?,
+        Flow::default(),
+    );
     for refused in &kept.documents.refused {
         table.push(refused.clone().without_scores(), None)?;
     }
@@ -197,7 +213,32 @@ fn dropped(run: &Run<'_>, kept: &Kept, tokens: &Tokens, staging: &Staging) -> Re
                 table.push(row, kept)?;
             }
         }
+        if epochs.is_on() {
+            left_out(tokens, task, epochs, &mut mixed, &mut table)?;
+        }
         run.progress.advance(1);
     }
-    table.finish()
+    table.finish()?;
+    Ok(mixed)
+}
+
+/// The documents of a task that the mix has no use for.
+fn left_out(
+    tokens: &Tokens,
+    task: usize,
+    epochs: &Epochs,
+    mixed: &mut Flow,
+    table: &mut DroppedTable,
+) -> Result<(), CurateError> {
+    for row in Records::<Row>::open(&tokens.rows(task, Part::Train))? {
+        let row = row?;
+        match epochs.verdict(&row) {
+            None => mixed.pass(row.size(), row.size()),
+            Some((reason, detail)) => {
+                mixed.drop(row.size(), reason, Some(row.language()));
+                table.push(row.left_out(reason, detail), None)?;
+            }
+        }
+    }
+    Ok(())
 }

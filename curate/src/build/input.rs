@@ -26,7 +26,7 @@ pub(super) struct Sources {
     looked_at: Vec<LookedAt>,
     /// Digests of the files that the spec names beside its sources.
     files: Vec<(PathBuf, String)>,
-    /// Of the spec, the listed files, and the addresses of lists.
+    /// Of the spec, the listed files, the addresses of lists, and the files that the spec names.
     pub(super) key: Key,
 }
 
@@ -66,7 +66,12 @@ impl Sources {
                 LookedAt::AtAddresses(addresses) => Content::Addresses(addresses),
             })
             .collect();
-        let key = Key::new("sources", &(relevant(spec), content, &files), &[])?;
+        // The tokenizer counts for the dataset; what is read and filtered is the same with another.
+        let key = Key::new(
+            "sources",
+            &(relevant(spec), content, &files, spec.tokenizer_file()?),
+            &[],
+        )?;
         Ok(Self {
             looked_at,
             files,

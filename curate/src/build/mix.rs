@@ -3,7 +3,8 @@
 //! With shares `w` and tokens `T`, component `c` is used `S w / T` times. `S` is the least that uses all of everything, or,
 //! where a component would then be used more than `max_epochs` times, the most at which none is: shares are exact,
 //! and components of which there is plenty are used in part. A use of `e` times means `⌊e⌋` copies of every document, and one
-//! more of those whose digest draws less than the rest. Copies are a whole pass apart.
+//! more of those whose digest draws less than the rest. Copies are a whole pass apart. What is used 0 times is told in
+//! `dropped.parquet`, as is all else that is not in the dataset.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::row::Row;
 use crate::counts::Counts;
+use crate::error::CurateError;
 use crate::spec::{MixBy, MixSettings};
+
+/// What the mix is called where stages are listed.
+pub(super) const STAGE: &str = "mix";
 
 /// Which word of a digest decides on the last copy: none that decides something else.
 const DRAW: usize = 3;
@@ -34,22 +39,38 @@ pub struct Share {
 }
 
 impl Epochs {
-    pub(super) fn new(mix: &MixSettings, counts: &Counts) -> Self {
+    /// # Errors
+    /// If nothing is left of all that the weights name.
+    pub(super) fn new(mix: &MixSettings, counts: &Counts) -> Result<Self, CurateError> {
         if !mix.is_on() {
-            return Self::default();
+            return Ok(Self::default());
         }
         let tokens = match mix.by {
             MixBy::Source => &counts.tokens,
             MixBy::Language => &counts.fertility,
         };
-        let tokens = tokens
+        let tokens: BTreeMap<&str, f64> = tokens
             .iter()
             .map(|(name, of)| (name.as_str(), of.tokens as f64))
             .collect();
-        Self {
-            by: mix.by,
-            of: Some(shares(&tokens, mix)),
+        let of = shares(&tokens, mix);
+        if of.values().all(|share| share.epochs == 0.0) {
+            let names: Vec<&str> = tokens.into_keys().collect();
+            let problem = format!(
+                "mix.weights: nothing is left of what they name; there is {}",
+                names.join(", ")
+            );
+            return Err(CurateError::Spec { path: None, problem });
         }
+        Ok(Self {
+            by: mix.by,
+            of: Some(of),
+        })
+    }
+
+    /// Whether documents are used other than once.
+    pub(super) fn is_on(&self) -> bool {
+        self.of.is_some()
     }
 
     /// How many passes there are over the documents.
@@ -61,13 +82,31 @@ impl Epochs {
     /// How often a document is used.
     pub(super) fn uses(&self, row: &Row) -> u32 {
         let Some(of) = &self.of else { return 1 };
-        let name = match self.by {
-            MixBy::Source => &row.source,
-            MixBy::Language => row.language(),
-        };
-        let epochs = of.get(name).map_or(0.0, |share| share.epochs);
+        let epochs = of.get(self.component(row)).map_or(0.0, |share| share.epochs);
         let draw = row.digest.word(DRAW) as f64 / u64::MAX as f64;
         epochs.floor() as u32 + u32::from(draw < epochs.fract())
+    }
+
+    fn component<'r>(&self, row: &'r Row) -> &'r str {
+        match self.by {
+            MixBy::Source => &row.source,
+            MixBy::Language => row.language(),
+        }
+    }
+
+    /// Why a document is not used, if it is not: a code and the words.
+    pub(super) fn verdict(&self, row: &Row) -> Option<(&'static str, String)> {
+        if self.uses(row) > 0 {
+            return None;
+        }
+        let name = self.component(row);
+        let epochs = self.of.as_ref().and_then(|of| of.get(name))?.epochs;
+        Some(if epochs == 0.0 {
+            ("mix.weight", format!("{name} has no weight"))
+        } else {
+            let part = epochs * 100.0;
+            ("mix.share", format!("{part:.1}% of {name} makes its share"))
+        })
     }
 
     /// For the report.
@@ -76,14 +115,12 @@ impl Epochs {
     }
 }
 
-/// Epochs and shares of components with so many tokens.
+/// Epochs and shares of components with so many tokens, and of those that the weights name and that have none.
 fn shares(tokens: &BTreeMap<&str, f64>, mix: &MixSettings) -> BTreeMap<String, Share> {
-    let weight = |name: &str, tokens: f64| {
-        if mix.weights.is_empty() {
-            tokens.powf(1.0 / mix.temperature)
-        } else {
-            mix.weights.get(name).copied().unwrap_or(0.0)
-        }
+    let weights = mix.by_component();
+    let weight = |name: &str, tokens: f64| match &weights {
+        Some(weights) => weights.get(name).copied().unwrap_or(0.0),
+        None => tokens.powf(1.0 / mix.temperature),
     };
     let used: Vec<(&str, f64, f64)> = tokens
         .iter()
@@ -99,16 +136,20 @@ fn shares(tokens: &BTreeMap<&str, f64>, mix: &MixSettings) -> BTreeMap<String, S
         .map(|(_, tokens, weight)| mix.max_epochs * tokens / weight)
         .fold(f64::INFINITY, f64::min);
     let scale = all.min(most);
-    let weights: f64 = used.iter().map(|(_, _, weight)| weight).sum();
-    used.into_iter()
-        .map(|(name, tokens, weight)| {
-            let share = Share {
-                epochs: scale * weight / tokens,
-                share: weight / weights,
-            };
-            (name.to_owned(), share)
-        })
-        .collect()
+    let sum: f64 = used.iter().map(|(_, _, weight)| weight).sum();
+    let named = weights.iter().flatten().map(|(name, _)| *name);
+    let mut shares: BTreeMap<String, Share> = named
+        .chain(tokens.keys().copied())
+        .map(|name| (name.to_owned(), Share::default()))
+        .collect();
+    for (name, tokens, weight) in used {
+        let share = Share {
+            epochs: scale * weight / tokens,
+            share: weight / sum,
+        };
+        shares.insert(name.to_owned(), share);
+    }
+    shares
 }
 
 #[cfg(test)]

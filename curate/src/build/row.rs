@@ -5,7 +5,9 @@ use lockstep_data::documents::{DocumentInfo, Extra, ExtraColumn, ExtraKind};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::{dropped, mix};
 use crate::curated::{Curated, language_name};
+use crate::document::{Dropped, Origin};
 use crate::error::CurateError;
 
 /// Columns of `documents.parquet` beyond those that every dataset has.
@@ -87,6 +89,29 @@ impl Row {
     /// What its language is called in counts.
     pub(super) fn language(&self) -> &str {
         language_name(self.language.as_deref(), self.is_code)
+    }
+
+    /// Its bytes of text.
+    pub(super) fn size(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// The row of what is dropped, if the mix has no use for it.
+    pub(super) fn left_out(self, reason: &'static str, detail: String) -> dropped::Row {
+        Dropped {
+            origin: Origin {
+                source: self.source.into(),
+                file: self.file.into(),
+                record: self.record,
+                offset: self.offset,
+            },
+            stage: mix::STAGE.into(),
+            reason: reason.into(),
+            detail,
+            kept: None,
+            language: self.language,
+            scores: self.scores,
+        }
     }
 
     /// What the table says of its use in a pass.

@@ -31,6 +31,7 @@ pub fn page(report: &Report) -> String {
     let mut page = Page(String::new());
     page.head(report);
     page.flow(report);
+    page.mix(report);
     page.tallies("Sources", "of what is kept", &report.counts.sources);
     page.languages(report);
     page.tallies("Scripts", "of what is kept", &report.counts.scripts);
@@ -162,6 +163,28 @@ impl Page {
                     count(*times)
                 ));
             }
+        }
+        self.0.push_str("</table>");
+    }
+
+    fn mix(&mut self, report: &Report) {
+        if report.epochs.is_empty() {
+            return;
+        }
+        self.title(
+            "Mix",
+            "How often documents of the training split are used in one pass over the dataset; less than once is a part of them.",
+        );
+        self.0.push_str(
+            "<table><tr><th>of</th><th class=\"n\">times</th><th class=\"n\">share of the tokens</th></tr>",
+        );
+        for (name, share) in &report.epochs {
+            self.put(format_args!(
+                "<tr><td>{}</td><td class=\"n\">{:.3}</td><td class=\"n\">{:.1}%</td></tr>",
+                escape(name),
+                share.epochs,
+                share.share * 100.0
+            ));
         }
         self.0.push_str("</table>");
     }
