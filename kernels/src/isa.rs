@@ -1,5 +1,7 @@
 //! What the processor can do, found out once.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 /// The instructions that kernels use. All of them give the same bits: every operation is written out element by
@@ -17,17 +19,50 @@ pub enum Isa {
 /// Names one of [`Isa`], to use less than there is.
 pub const VARIABLE: &str = "LOCKSTEP_ISA";
 
+/// What is no name of an [`Isa`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown(String);
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Isa::ALL.map(Isa::name).join(", ");
+        write!(f, "`{}` is none of {names}", self.0)
+    }
+}
+
+impl std::error::Error for Unknown {}
+
+impl FromStr for Isa {
+    type Err = Unknown;
+
+    fn from_str(name: &str) -> Result<Self, Unknown> {
+        let found = Self::ALL.into_iter().find(|isa| isa.name() == name);
+        found.ok_or_else(|| Unknown(name.to_owned()))
+    }
+}
+
 impl Isa {
+    /// From the least to the most.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// What [`VARIABLE`] asks for, if it is set.
+    ///
+    /// # Errors
+    /// When it names none; [`of_this_machine`](Self::of_this_machine) passes over it then.
+    pub fn asked_for() -> Result<Option<Self>, Unknown> {
+        let name = std::env::var_os(VARIABLE);
+        name.map(|name| name.to_string_lossy().parse()).transpose()
+    }
+
     /// The best of this processor, unless [`VARIABLE`] asks for less.
     #[must_use]
     pub fn of_this_machine() -> Self {
         static FOUND: OnceLock<Isa> = OnceLock::new();
         *FOUND.get_or_init(|| {
             let best = Self::best();
-            match std::env::var(VARIABLE).as_deref() {
-                Ok("portable") => Self::Portable,
-                Ok("avx2") => best.min(Self::Avx2),
-                _ => best,
+            match Self::asked_for() {
+                Ok(Some(asked)) => best.min(asked),
+                Ok(None) | Err(_) => best,
             }
         })
     }
@@ -96,3 +131,17 @@ macro_rules! for_each_isa {
     };
 }
 pub(crate) use for_each_isa;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().parse(), Ok(isa));
+        }
+        let unknown = "AVX-512".parse::<Isa>().unwrap_err();
+        assert_eq!(unknown.to_string(), "`AVX-512` is none of portable, avx2, avx512");
+    }
+}

@@ -59,6 +59,7 @@ pub use export::Export;
 pub use generate::{Finish, Generated, Generator, Sampling};
 pub use layout::{Layout, Parameter};
 pub use llama::Llama;
+pub use lockstep_kernels::isa;
 pub use model::Model;
 pub use network::{Flat, Gradient, Network};
 pub use schedule::Schedule;

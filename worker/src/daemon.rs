@@ -22,6 +22,7 @@ use tonic::Streaming;
 
 use crate::Error;
 use crate::endpoints::{Endpoints, Leader};
+use crate::processor;
 use child::Children;
 use outbox::Outbox;
 
@@ -58,6 +59,7 @@ const UP_QUEUE: usize = 1024;
 /// # Errors
 /// When no coordinator leads at the start, or it refuses this node; when the processor cannot be used.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    processor::tell();
     let numerics =
         lockstep_trainer::numerics::fingerprint().map_err(|error| Error::Fatal(error.to_string()))?;
     let (outbox, words) = Outbox::new();

@@ -12,6 +12,7 @@
 //! | `checkpoints` | writes a rank's part of each checkpoint while training goes on |
 //! | [`network`] | what is trained: the built-in model, or one that is brought |
 //! | `memory` | whether a rank's memory is there |
+//! | `processor` | which instructions the kernels use, in the log |
 //! | `loader` | positions of the sample order to batches |
 //! | `validation` | how well the final weights predict the held-out text |
 //! | [`lifeline`] | ends a process with its parent, whatever happened to the parent |
@@ -26,6 +27,7 @@ mod link;
 mod loader;
 mod memory;
 pub mod network;
+mod processor;
 pub mod rank;
 mod session;
 mod validation;

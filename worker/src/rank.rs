@@ -17,6 +17,7 @@ use crate::endpoints::Endpoints;
 use crate::executor::{Executor, Setup, Work};
 use crate::link::Link;
 use crate::network::MakeNetwork;
+use crate::processor;
 use crate::session::{Inside, Session};
 
 /// Which rank this is, and whose.
@@ -51,6 +52,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if link.welcome.builds {
         return build::run(link, &options.worker).await;
     }
+    processor::tell();
     let spec =
         Spec::parse(&link.welcome.spec).map_err(|error| Error::Fatal(format!("the job's spec: {error}")))?;
     let (endings_in, endings) = mpsc::channel(4);
