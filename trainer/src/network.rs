@@ -20,7 +20,7 @@ pub struct Flat<'a> {
 /// A bucket may leave as soon as it is done, while those before it are still computed. Slices of all values do nothing
 /// then.
 pub trait Gradient {
-    /// The values in a range of the flat buffer that lies in one bucket, to be added to.
+    /// The values in a range of the flat buffer that lies in one bucket that is not done, to be added to.
     fn at(&mut self, range: Range<usize>) -> &mut [f32];
 
     /// Nothing more is added to the bucket of this index in [`Layout::buckets`].

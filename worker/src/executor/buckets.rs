@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use lockstep_collective::{Partials, PartialsError, Precision};
+use lockstep_collective::{Partials, Precision};
 use lockstep_engine::geometry::Node;
 use lockstep_engine::ids::Lane;
 use lockstep_trainer::{Gradient, Layout};
@@ -85,7 +85,9 @@ pub(super) struct LaneGradient<'a> {
     values: Vec<Vec<f32>>,
     /// What each bucket still waits for; nothing is known before the last microbatch.
     missing: Option<Vec<usize>>,
-    problem: Option<PartialsError>,
+    /// What a network adds to a bucket that has left: it is thrown away.
+    late: Vec<f32>,
+    problem: Option<String>,
 }
 
 impl<'a> LaneGradient<'a> {
@@ -103,6 +105,7 @@ impl<'a> LaneGradient<'a> {
             partials,
             reducer,
             missing: None,
+            late: Vec::new(),
             problem: None,
         }
     }
@@ -125,7 +128,7 @@ impl<'a> LaneGradient<'a> {
     pub(super) fn end(self) -> Result<(), String> {
         let lane = self.lane;
         if let Some(problem) = self.problem {
-            return Err(format!("fold lane {lane}: {problem}"));
+            return Err(problem);
         }
         match self.missing.iter().flatten().position(|&missing| missing > 0) {
             Some(bucket) => Err(format!(
@@ -134,6 +137,16 @@ impl<'a> LaneGradient<'a> {
             )),
             None => Ok(()),
         }
+    }
+
+    /// What went wrong first is what counts.
+    fn fails(&mut self, problem: impl FnOnce(Lane) -> String) {
+        self.problem.get_or_insert_with(|| problem(self.lane));
+    }
+
+    /// Whether a bucket has left.
+    fn is_gone(&self, bucket: usize) -> bool {
+        self.missing.as_ref().is_some_and(|missing| missing[bucket] == 0)
     }
 
     fn part_is_done(&mut self, bucket: usize) {
@@ -146,8 +159,9 @@ impl<'a> LaneGradient<'a> {
             return;
         }
         let values = std::mem::take(&mut self.values[bucket]);
-        let folded = self.partials[bucket].insert(Node::leaf(self.lane), values);
-        self.problem = self.problem.take().or(folded.err());
+        if let Err(error) = self.partials[bucket].insert(Node::leaf(self.lane), values) {
+            self.fails(|lane| format!("fold lane {lane}: {error}"));
+        }
         if let Some(reducer) = &mut self.reducer {
             reducer.offer(bucket, &self.partials[bucket]);
         }
@@ -162,6 +176,17 @@ impl Gradient for LaneGradient<'_> {
             .buckets
             .ranges
             .partition_point(|bucket| bucket.start > range.start);
+        if self.is_gone(bucket) {
+            self.fails(|lane| {
+                format!(
+                    "the network added to bucket {bucket} of lane {lane} after it had said of all of it that it is done: call \
+                     `Gradient::done` of a bucket after the last `Gradient::at` in it"
+                )
+            });
+            self.late.clear();
+            self.late.resize(range.len(), 0.0);
+            return &mut self.late;
+        }
         let start = self.buckets.ranges[bucket].start;
         &mut self.values[bucket][range.start - start..range.end - start]
     }
@@ -218,13 +243,6 @@ mod tests {
             lane.add_loss(0.5);
         }
         lane.end().unwrap();
-        let mut silent = buckets.partials(1);
-        let mut lane = LaneGradient::new(Lane(0), &buckets, &mut silent, None);
-        lane.end_with_next();
-        lane.done(2);
-        lane.add_loss(0.5);
-        let problem = lane.end().unwrap_err();
-        assert!(problem.contains("bucket 1 of lane 0"), "{problem}");
         let mut reduced = vec![f32::NAN; layout.len() + GRADIENT];
         for (partials, range) in partials.iter().zip(buckets.ranges()) {
             let (node, values) = partials.iter().next().unwrap();
@@ -236,5 +254,30 @@ mod tests {
             .into_iter()
             .flat_map(|(value, count)| std::iter::repeat_n(value, count));
         assert!(reduced.into_iter().eq(expected));
+    }
+
+    /// What is said of a lane of three buckets when a network does this with it.
+    fn problem_of(network: impl FnOnce(&mut LaneGradient<'_>)) -> String {
+        let (_, buckets) = buckets(&[2, 20, 30], 10, Precision::F32);
+        let mut partials = buckets.partials(1);
+        let mut lane = LaneGradient::new(Lane(0), &buckets, &mut partials, None);
+        lane.end_with_next();
+        network(&mut lane);
+        lane.add_loss(0.5);
+        lane.end().unwrap_err()
+    }
+
+    #[test]
+    fn a_network_that_is_not_done_or_goes_on_after_it_is_told() {
+        let silent = problem_of(|lane| lane.done(2));
+        assert!(
+            silent.contains("not say of all of bucket 1 of lane 0"),
+            "{silent}"
+        );
+        let late = problem_of(|lane| {
+            (0..3).rev().for_each(|bucket| lane.done(bucket));
+            lane.at(22..52).fill(1.0);
+        });
+        assert!(late.contains("added to bucket 0 of lane 0 after"), "{late}");
     }
 }
