@@ -8,7 +8,7 @@ use crate::matrix::{Matrix, MatrixMut};
 use crate::numeric::{exp_fused, max, sum};
 use crate::scratch::Buffer;
 
-/// The most logits that exist at a time.
+/// The most logits that exist at a time, 16 MiB, but for a vocabulary of which 32 rows have more.
 const LOGITS: usize = 1 << 22;
 
 thread_local! {
@@ -26,7 +26,7 @@ pub struct Gradients<'a> {
     pub scale: f32,
 }
 
-/// Rows whose logits exist at a time: a multiple of 32.
+/// Rows whose logits exist at a time: a multiple of 32, of at most 16 MiB unless 32 rows have more.
 #[must_use]
 pub fn chunk(vocabulary: usize) -> usize {
     (LOGITS / vocabulary / 32 * 32).max(32)
