@@ -102,9 +102,10 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// A value whose bins are powers of two: bin `n` holds 2ⁿ to 2ⁿ⁺¹; zero is in bin 0.
+    /// A value whose bins are powers of two: bin `n` holds 2ⁿ to 2ⁿ⁺¹; zero is in bin -1.
     pub fn add_log2(&mut self, value: u64) {
-        *self.bins.entry(value.max(1).ilog2() as i32).or_default() += 1;
+        let bin = value.checked_ilog2().map_or(-1, |bin| bin as i32);
+        *self.bins.entry(bin).or_default() += 1;
     }
 
     /// A value whose bins are `width` wide: bin `n` holds `n × width` to `(n + 1) × width`. What is not finite counts nowhere.
@@ -166,8 +167,6 @@ pub struct Counts {
     pub pii: BTreeMap<String, BTreeMap<String, u64>>,
     /// Sizes of clusters of near-duplicates, by powers of two.
     pub clusters: Histogram,
-    /// Overlaps with evaluation sets, by set: documents.
-    pub contaminated: BTreeMap<String, u64>,
     /// By language.
     pub fertility: BTreeMap<String, Fertility>,
     /// By source.
@@ -194,7 +193,6 @@ impl Counts {
             scores,
             pii,
             clusters,
-            contaminated,
             fertility,
             tokens,
         } = other;
@@ -213,7 +211,6 @@ impl Counts {
         merge(&mut self.scores, scores, Histogram::add);
         merge(&mut self.pii, pii, |a, b| merge(a, b, |a, b| *a += b));
         self.clusters.add(clusters);
-        merge(&mut self.contaminated, contaminated, |a, b| *a += b);
         merge(&mut self.fertility, fertility, Fertility::add);
         merge(&mut self.tokens, tokens, Fertility::add);
     }
@@ -267,7 +264,6 @@ mod tests {
             entry(&mut counts.scores, &name).add_linear(draw as f32 / 100.0, 0.05);
             entry(&mut counts.fertility, &name).tokens += u64::from(draw);
             counts.clusters.add_log2(u64::from(draw));
-            *entry(&mut counts.contaminated, &name) += 1;
         }
         counts
     }

@@ -17,7 +17,8 @@ pub struct Curated {
     pub text: String,
     /// Digest of that text.
     pub digest: Digest,
-    /// Digest of the text as it was read, where a stage altered it.
+    /// Digest of what was read, where the text is another: of the bytes if they had to be decoded, else of the text before
+    /// a stage altered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<Digest>,
     /// The record's own id, if it has one.
@@ -35,6 +36,12 @@ pub struct Curated {
     /// Whether it is source code.
     #[serde(default)]
     pub is_code: bool,
+    /// Opt-outs that the record states.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opt_outs: Vec<String>,
+    /// The name of the document that it was before, as an earlier run told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived_from: Option<String>,
     /// Its language.
     #[serde(default)]
     pub language: DocumentLanguage,

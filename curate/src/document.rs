@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use lockstep_data::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::quality::Scores;
@@ -58,8 +59,21 @@ pub struct Document {
     pub created: Option<String>,
     /// Whether it is source code, which has filters of its own.
     pub is_code: bool,
-    /// The encoding that its bytes were in, by its name in the Encoding Standard, where that is not UTF-8.
-    pub encoding: Option<&'static str>,
+    /// What its bytes were, if they were not the UTF-8 of the text.
+    pub recoded: Option<Recoded>,
+    /// The name of the document that it was before, as an earlier run told: where it came from at first.
+    pub derived_from: Option<String>,
+}
+
+/// Bytes that had to be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recoded {
+    /// The encoding that they were in, by its name in the Encoding Standard.
+    pub from: &'static str,
+    /// How many U+FFFD stand for bytes that could not be read.
+    pub replaced: u64,
+    /// Digest of the bytes; of a page, with its markup.
+    pub original: Digest,
 }
 
 /// A record or document that is left out.

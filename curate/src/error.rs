@@ -111,10 +111,30 @@ pub enum CurateError {
     },
     /// The dataset could not be written.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(DataError),
     /// Duplicates could not be found.
     #[error(transparent)]
-    Dedup(#[from] DedupError),
+    Dedup(DedupError),
+}
+
+impl From<DataError> for CurateError {
+    /// What is done stays, other than where a dataset is made in one go.
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::StorageFull { path, .. } => Self::StorageFull { path },
+            DataError::Interrupted => Self::Interrupted,
+            error => Self::Data(error),
+        }
+    }
+}
+
+impl From<DedupError> for CurateError {
+    fn from(error: DedupError) -> Self {
+        match error {
+            DedupError::Io { action, path, source } => Self::io(action, &path, source),
+            error => Self::Dedup(error),
+        }
+    }
 }
 
 fn place(path: &Option<PathBuf>) -> String {
@@ -167,7 +187,6 @@ impl CurateError {
             Self::Io { source, .. } => of_system(source),
             Self::Table { .. } | Self::Unreachable { .. } => ErrorKind::System,
             Self::Data(error) => error.kind(),
-            Self::Dedup(DedupError::Io { source, .. }) => of_system(source),
             Self::Dedup(DedupError::Damaged { .. } | DedupError::OtherSettings { .. }) => ErrorKind::Damaged,
             Self::Dedup(_) => ErrorKind::Input,
         }

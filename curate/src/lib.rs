@@ -50,6 +50,7 @@ pub mod report;
 mod runtime;
 mod screen;
 pub mod spec;
+mod spent;
 pub mod words;
 mod work;
 

@@ -3,21 +3,23 @@
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use lockstep_data::Digest;
 
 use crate::bias::{self, Auditor, Lexicon, Observed};
 use crate::counts::{Counts, Tally, entry};
 use crate::curated::{Curated, DocumentLanguage};
-use crate::decontaminate::{Index, IndexBuilder, Policy, Scratch};
+use crate::decontaminate::{self, Index, IndexBuilder, Policy, Scratch};
 use crate::document::{Document, Dropped};
 use crate::error::CurateError;
 use crate::licence::Gate;
 use crate::pii::Detector;
-use crate::quality::{Rules, Scorer, Scores, rules};
+use crate::quality::{Rules, Scale, Scorer, Scores};
 use crate::report::SCORE_BIN;
 use crate::spec::{Spec, Stage};
-use crate::{language, licence, normalise};
+use crate::spent::Spent;
+use crate::{language, licence, normalise, pii};
 
 /// The stages of a spec, ready for use by any number of threads.
 pub(crate) struct Screen {
@@ -40,6 +42,8 @@ pub(crate) struct Screener<'s> {
     scratch: Scratch,
     pub(crate) counts: Counts,
     pub(crate) audit: bias::Counts,
+    pub(crate) contamination: decontaminate::Report,
+    pub(crate) spent: Spent,
 }
 
 /// Why a document is dropped.
@@ -75,6 +79,8 @@ impl Screen {
             scratch: Scratch::default(),
             counts: Counts::default(),
             audit: bias::Counts::default(),
+            contamination: self.contamination(),
+            spent: Spent::default(),
         }
     }
 
@@ -93,6 +99,17 @@ impl Screen {
                 },
             );
         }
+    }
+
+    /// Whether there are evaluation sets to look for.
+    pub(crate) fn looks_for_evaluations(&self) -> bool {
+        self.evaluations.is_some()
+    }
+
+    /// What is looked for, of which nothing is found yet.
+    pub(crate) fn contamination(&self) -> decontaminate::Report {
+        let index = self.evaluations.as_ref();
+        index.map(decontaminate::Report::new).unwrap_or_default()
     }
 
     /// What the audit says, if there is one.
@@ -153,11 +170,14 @@ impl Screener<'_> {
         let bytes = document.text.len();
         let read = self.counts.stage(Stage::Read.name());
         read.pass(bytes, bytes);
-        // Other encodings than UTF-8, by their names.
-        read.alter(document.encoding.map(|encoding| (encoding, 1)));
+        // Other encodings than UTF-8 by their names, and bytes that are lost.
+        if let Some(recoded) = &document.recoded {
+            let from = (recoded.from, u64::from(recoded.from != "UTF-8"));
+            read.alter([from, ("replaced", recoded.replaced)]);
+        }
         let mut found = Findings::default();
         for stage in self.screen.spec.in_order() {
-            let given = document.text.len();
+            let (given, since) = (document.text.len(), Instant::now());
             let passed = match stage {
                 Stage::Normalise => self.normalise(&mut document),
                 Stage::Language => self.language(&document, &mut found),
@@ -167,6 +187,7 @@ impl Screener<'_> {
                 Stage::Pii => self.pii(&mut document, &mut found),
                 Stage::Read | Stage::Dedup | Stage::Bias | Stage::Tokenize => continue,
             };
+            self.spent.on(stage, since);
             let flow = self.counts.stage(stage.name());
             if let Err((reason, detail)) = passed {
                 flow.drop(given, reason, found.language.code.as_deref());
@@ -227,7 +248,10 @@ impl Screener<'_> {
     }
 
     fn licence(&mut self, document: &mut Document, before: &Digest) -> Result<(), Verdict> {
-        if let Some(verdict) = self.screen.gate.verdict(document, before.as_bytes()) {
+        let bytes = document.recoded.as_ref().map(|recoded| recoded.original);
+        let digests = [Some(*before), bytes].into_iter().flatten();
+        let digests: Vec<[u8; 32]> = digests.map(|digest| *digest.as_bytes()).collect();
+        if let Some(verdict) = self.screen.gate.verdict(document, &digests) {
             return Err(verdict);
         }
         // As what it means, so that reports count one licence under one name.
@@ -240,10 +264,14 @@ impl Screener<'_> {
     fn quality(&mut self, document: &mut Document, found: &mut Findings) -> Result<(), Verdict> {
         let language = found.language.code.as_deref();
         let scores = self.scorer.score(&document.text, language);
-        for rule in rules() {
-            let value = rule.value(&scores).filter(|value| (0.0..=1.0).contains(value));
-            if let Some(value) = value {
-                entry(&mut self.counts.scores, rule.code).add_linear(value as f32, SCORE_BIN);
+        for rule in self.screen.rules.applying(language, document.is_code) {
+            let Some(value) = rule.value(&scores) else {
+                continue;
+            };
+            let histogram = entry(&mut self.counts.scores, rule.code);
+            match rule.scale {
+                Scale::Share => histogram.add_linear(value.min(1.0) as f32, SCORE_BIN),
+                Scale::Count => histogram.add_log2(value as u64),
             }
         }
         let verdict = self.screen.rules.verdict(&scores, language, document.is_code);
@@ -272,15 +300,15 @@ impl Screener<'_> {
             return Ok(());
         };
         let contamination = index.scan(&document.text, &mut self.scratch);
+        self.contamination.add(index, &contamination);
         if contamination.is_empty() {
             return Ok(());
         }
         let mut sets: Vec<u32> = contamination.matches.iter().map(|found| found.set).collect();
         sets.dedup();
         for set in sets {
-            let name = self.screen.sets.get(set as usize).cloned().unwrap_or_default();
-            *entry(&mut self.counts.contaminated, &name) += 1;
-            found.contaminated.push(name);
+            let name = self.screen.sets.get(set as usize).cloned();
+            found.contaminated.push(name.unwrap_or_default());
         }
         if let Some(verdict) = index.verdict(&contamination) {
             return Err(verdict);
@@ -304,14 +332,16 @@ impl Screener<'_> {
             *entry(entry(&mut self.counts.pii, kind.name()), language) += count;
             found.pii.insert(kind.name().to_owned(), *count);
         }
-        let redacted = owned(cleaned.text);
-        if redacted.is_some() {
-            let kinds = cleaned.counts.0.iter();
-            let flow = self.counts.stage(Stage::Pii.name());
-            flow.alter(kinds.map(|(kind, count)| (kind.name(), *count)));
-        }
         if let Some(verdict) = cleaned.verdict {
             return Err(verdict);
+        }
+        let redacted = owned(cleaned.text);
+        if redacted.is_some() {
+            let settings = self.screen.detector.settings();
+            let kinds = cleaned.counts.0.iter();
+            let kinds = kinds.filter(|(kind, _)| settings.policy(**kind) == pii::Policy::Redact);
+            let flow = self.counts.stage(Stage::Pii.name());
+            flow.alter(kinds.map(|(kind, count)| (kind.name(), *count)));
         }
         replace(&mut document.text, redacted);
         Ok(())
@@ -330,16 +360,19 @@ struct Findings {
 /// A document, which had this digest once, and what was found out of it.
 fn curated(document: Document, found: Findings, before: Digest) -> Curated {
     let digest = Digest::of(document.text.as_bytes());
+    let bytes = document.recoded.map(|recoded| recoded.original);
     Curated {
         origin: document.origin,
         digest,
-        original: (digest != before).then_some(before),
+        original: bytes.or((digest != before).then_some(before)),
         text: document.text,
         id: document.id,
         url: document.url,
         licence: document.licence,
         created: document.created,
         is_code: document.is_code,
+        opt_outs: document.opt_outs,
+        derived_from: document.derived_from,
         language: found.language,
         scores: found.scores,
         pii: found.pii,

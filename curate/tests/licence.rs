@@ -22,7 +22,8 @@ fn document() -> Document {
         opt_outs: Vec::new(),
         created: None,
         is_code: false,
-        encoding: None,
+        recoded: None,
+        derived_from: None,
     }
 }
 
@@ -37,7 +38,7 @@ fn list(entries: &[&str]) -> Vec<String> {
 fn code(settings: &Settings, document: &Document) -> Option<&'static str> {
     Gate::new(settings)
         .unwrap()
-        .verdict(document, &digest())
+        .verdict(document, &[digest()])
         .map(|(code, _)| code)
 }
 
@@ -219,10 +220,10 @@ fn excluded_digests_are_dropped_before_all_else() {
         ..document()
     };
     assert_eq!(
-        gate.verdict(&document, &digest()),
+        gate.verdict(&document, &[digest()]),
         Some(("exclude.digest", hex.clone()))
     );
-    assert_eq!(gate.verdict(&document, &[0; 32]).unwrap().0, "consent.opt_out");
+    assert_eq!(gate.verdict(&document, &[[0; 32]]).unwrap().0, "consent.opt_out");
     let error = gate.exclude_digests(&format!("{hex}\nabc")).unwrap_err();
     assert_eq!(error, GateError::Digest { line: 2 });
 }

@@ -1,11 +1,18 @@
 //! Normalisation and decoding of text that nobody here wrote.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 #[expect(dead_code, reason = "not all of it is used here")]
 #[path = "language/texts.rs"]
 mod texts;
 
+use std::ops::ControlFlow;
+
 use encoding_rs::{Encoding, WINDOWS_1252};
-use lockstep_curate::normalise::{Settings, decode, normalise};
+use lockstep_curate::Document;
+use lockstep_curate::normalise::{Settings, normalise};
+use lockstep_curate::read::{Read, SourceSettings, read_all};
+use lockstep_data::Digest;
 
 use texts::declarations;
 
@@ -41,6 +48,26 @@ fn declarations_are_no_mojibake_and_are_mended_when_made_so() {
     assert_eq!(mended, declarations.len());
 }
 
+/// The one document of a text file with this content.
+fn read_as_a_file(content: &[u8]) -> Document {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("text.txt"), content).unwrap();
+    let settings = SourceSettings {
+        name: "old".to_owned(),
+        path: folder.path().to_str().unwrap().to_owned(),
+        ..SourceSettings::default()
+    };
+    let mut document = None;
+    let taken = read_all(&settings, &mut |read| {
+        if let Read::Document(read) = read {
+            document = Some(read);
+        }
+        ControlFlow::Continue(())
+    });
+    taken.unwrap();
+    document.unwrap()
+}
+
 #[test]
 fn declarations_in_old_encodings_are_decoded() {
     let Some(declarations) = declarations() else {
@@ -69,12 +96,14 @@ fn declarations_in_old_encodings_are_decoded() {
             let has = |c: &char| !encoding.encode(c.encode_utf8(&mut [0; 4])).2;
             let text: String = declaration.paragraphs.join("\n").chars().filter(has).collect();
             let (bytes, _, _) = encoding.encode(&text);
-            let decoded = decode(&bytes, &Settings::default()).unwrap();
+            let document = read_as_a_file(&bytes);
+            let recoded = document.recoded.unwrap();
             assert!(
-                decoded.text == text,
+                document.text == text,
                 "{name} in {label} is read as {}",
-                decoded.encoding
+                recoded.from
             );
+            assert_eq!(recoded.original, Digest::of(&bytes));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ use super::run::Run;
 use crate::bias;
 use crate::counts::Counts;
 use crate::curated::Curated;
+use crate::decontaminate;
 use crate::dedup::exact::{Digest128, DigestWriter};
 use crate::dedup::{NearSettings, PartWriter, Signer};
 use crate::document::Dropped;
@@ -20,6 +22,7 @@ use crate::read::{Read, Source, Unit};
 use crate::records::{RecordWriter, Records, read_json, write_json};
 use crate::screen::{Screen, Screener};
 use crate::spec::{Spec, Stage};
+use crate::spent::Spent;
 use crate::work::{Key, Phase, Work};
 
 const DOCUMENTS: &str = "documents.jsonl.zst";
@@ -49,7 +52,9 @@ struct Summary {
     documents: u64,
     counts: Counts,
     audit: bias::Counts,
+    contamination: decontaminate::Report,
     content: Content,
+    spent: Spent,
 }
 
 /// A sum over documents, the same in any order: of their names and of their text as it was read.
@@ -183,6 +188,8 @@ pub(super) fn run(
         let summary: Summary = read_json(&documents.file(task, SUMMARY))?;
         run.counts.add(&summary.counts);
         run.audit.merge(summary.audit);
+        run.contamination.merge(&summary.contamination);
+        run.spent.add(&summary.spent);
         documents.firsts.push(documents.count() + summary.documents);
         documents.content.add(&summary.content);
     }
@@ -254,7 +261,7 @@ impl<'t> Task<'t> {
     }
 
     fn run(mut self, unit: &Unit, source: &Source, progress: &Progress) -> Result<(), CurateError> {
-        let mut failed = None;
+        let (mut failed, since) = (None, Instant::now());
         let flow = source.read(unit, &mut |read| match progress
             .check()
             .and_then(|()| self.take(read, progress))
@@ -274,6 +281,7 @@ impl<'t> Task<'t> {
                 problem: problem.to_owned(),
             });
         }
+        self.screener.spent.rest_on(Stage::Read, since);
         self.documents.close()?;
         self.dropped.close()?;
         if let Some(digests) = self.digests {
@@ -286,7 +294,9 @@ impl<'t> Task<'t> {
             documents: self.count,
             counts: self.screener.counts,
             audit: self.screener.audit,
+            contamination: self.screener.contamination,
             content: self.content,
+            spent: self.screener.spent,
         };
         write_json(self.folder.join(SUMMARY), &summary)
     }
@@ -317,13 +327,14 @@ impl<'t> Task<'t> {
 
     fn keep(&mut self, curated: &Curated) -> Result<(), CurateError> {
         let quality = curated.scores.as_deref().map_or(0.0, quality);
-        let rank = self.keep.rank(curated.text.len(), quality);
+        let (rank, since) = (self.keep.rank(curated.text.len(), quality), Instant::now());
         if let Some(digests) = &mut self.digests {
             digests.push(Digest128::of(&curated.text), rank)?;
         }
         if let Some((signer, part)) = &mut self.near {
             part.push(signer.sign(&curated.text), rank)?;
         }
+        self.screener.spent.on(Stage::Dedup, since);
         self.count += 1;
         self.documents.push(curated)
     }

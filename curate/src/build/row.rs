@@ -11,7 +11,7 @@ use crate::document::{Dropped, Origin};
 use crate::error::CurateError;
 
 /// Columns of `documents.parquet` beyond those that every dataset has.
-pub(super) const COLUMNS: [ExtraColumn; 14] = [
+pub(super) const COLUMNS: [ExtraColumn; 17] = [
     column("file", ExtraKind::Text),
     column("record", ExtraKind::Integer),
     column("offset", ExtraKind::Integer),
@@ -22,9 +22,12 @@ pub(super) const COLUMNS: [ExtraColumn; 14] = [
     column("language", ExtraKind::Text),
     column("script", ExtraKind::Text),
     column("language_confidence", ExtraKind::Number),
+    column("other_languages", ExtraKind::Number),
+    column("is_mixed", ExtraKind::Integer),
     column("scores", ExtraKind::Text),
     column("pii", ExtraKind::Text),
     column("contaminated", ExtraKind::Text),
+    column("derived_from", ExtraKind::Text),
     column("pass", ExtraKind::Integer),
 ];
 
@@ -50,6 +53,9 @@ pub(super) struct Row {
     language: Option<String>,
     script: Option<String>,
     confidence: f32,
+    other_share: f32,
+    is_mixed: bool,
+    derived_from: Option<String>,
     scores: Option<Box<RawValue>>,
     pii: Option<Box<RawValue>>,
     contaminated: Option<Box<RawValue>>,
@@ -76,6 +82,9 @@ impl Row {
             original: document.original,
             is_code: document.is_code,
             confidence: document.language.confidence,
+            other_share: document.language.other_share,
+            is_mixed: document.language.is_mixed,
+            derived_from: document.derived_from,
             language: document.language.code,
             script: document.language.script,
             scores: document.scores.as_deref().map(json).transpose()?,
@@ -120,7 +129,8 @@ impl Row {
         let integer = |value: u64| Extra::Integer(Some(value as i64));
         let json =
             |value: Option<Box<RawValue>>| Extra::Text(value.map(|value| Box::<str>::from(value).into()));
-        let confidence = self.language.is_some().then_some(self.confidence);
+        let is_known = self.language.is_some();
+        let if_known = |number: f32| Extra::Number(is_known.then_some(number));
         let extras = vec![
             text(Some(self.file)),
             integer(self.record),
@@ -131,10 +141,13 @@ impl Row {
             text(self.original.map(|digest| digest.to_string())),
             text(self.language),
             text(self.script),
-            Extra::Number(confidence),
+            if_known(self.confidence),
+            if_known(self.other_share),
+            Extra::Integer(is_known.then_some(i64::from(self.is_mixed))),
             json(self.scores),
             json(self.pii),
             json(self.contaminated),
+            text(self.derived_from),
             integer(u64::from(pass)),
         ];
         DocumentInfo {

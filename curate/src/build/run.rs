@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::bias;
 use crate::counts::Counts;
 use crate::error::CurateError;
 use crate::progress::Progress;
 use crate::report::{PhaseReport, Report};
 use crate::screen::Screen;
 use crate::spec::Spec;
+use crate::spent::Spent;
+use crate::{bias, decontaminate};
 
 /// A build under way.
 pub(super) struct Run<'r> {
@@ -22,6 +23,10 @@ pub(super) struct Run<'r> {
     pub(super) counts: Counts,
     /// What the audit counted so far.
     pub(super) audit: bias::Counts,
+    /// What was found of evaluation sets.
+    pub(super) contamination: decontaminate::Report,
+    /// What the stages of the phase under way took.
+    pub(super) spent: Spent,
     /// Bytes that the phase under way went through.
     pub(super) bytes: u64,
     pub(super) phases: Vec<PhaseReport>,
@@ -36,6 +41,8 @@ impl<'r> Run<'r> {
             fingerprint,
             counts: Counts::default(),
             audit: bias::Counts::default(),
+            contamination: decontaminate::Report::default(),
+            spent: Spent::default(),
             bytes: 0,
             phases: Vec::new(),
         }
@@ -68,6 +75,7 @@ impl<'r> Run<'r> {
             name: name.to_owned(),
             seconds: started.elapsed().as_secs_f64(),
             bytes: self.bytes,
+            stages: std::mem::take(&mut self.spent).0,
         });
         Ok(done)
     }
@@ -79,6 +87,7 @@ impl<'r> Run<'r> {
             stages: self.spec.in_order().iter().map(ToString::to_string).collect(),
             counts: self.counts.clone(),
             bias: screen.audit(&self.audit),
+            contamination: screen.looks_for_evaluations().then(|| self.contamination.clone()),
             phases: self.phases.clone(),
             ..Report::default()
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use lockstep_data::{Part, Tokenizer};
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,9 @@ use crate::error::CurateError;
 use crate::records::{RecordWriter, read_json, write_json};
 use crate::screen::Screen;
 use crate::spec::Stage;
-use crate::words;
+use crate::spent::Spent;
 use crate::work::{Key, Phase, TaskFile, Work};
+use crate::{licence, words};
 
 const DOCUMENTS: &str = "documents.jsonl.zst";
 const HELD_OUT_TEXTS: &str = "held-out-texts.jsonl.zst";
@@ -41,6 +43,7 @@ pub(super) type Named = (u64, String);
 struct Summary {
     counts: Counts,
     audit: bias::Counts,
+    spent: Spent,
 }
 
 impl Tokens {
@@ -121,6 +124,7 @@ pub(super) fn run(
             counts: Counts::default(),
             screen,
             audit: bias::Counts::default(),
+            spent: Spent::default(),
             held_out_below: learned.held_out_below,
             counts_duplicates: run.spec.runs(Stage::Dedup),
         };
@@ -136,6 +140,7 @@ pub(super) fn run(
         let summary = Summary {
             counts: unit.counts,
             audit: unit.audit,
+            spent: unit.spent,
         };
         write_json(folder.join(SUMMARY), &summary)
     })?;
@@ -144,6 +149,7 @@ pub(super) fn run(
         let summary: Summary = read_json(&tokens.file(task, SUMMARY))?;
         run.counts.add(&summary.counts);
         run.audit.merge(summary.audit);
+        run.spent.add(&summary.spent);
     }
     run.bytes = run.counts.sources.values().map(|tally| tally.bytes).sum();
     Ok(tokens)
@@ -208,6 +214,7 @@ struct Task<'t> {
     counts: Counts,
     screen: &'t Screen,
     audit: bias::Counts,
+    spent: Spent,
     held_out_below: u64,
     counts_duplicates: bool,
 }
@@ -252,7 +259,9 @@ impl Task<'_> {
             flow.pass(bytes + removed, bytes);
             flow.alter([("passage_bytes", removed as u64)]);
         }
+        let since = Instant::now();
         self.screen.observe(&mut self.audit, &document, None);
+        self.spent.on(Stage::Bias, since);
         if u32::try_from(ordinal).is_ok_and(|ordinal| self.stand_ins.contains(&ordinal)) {
             self.names.push(&(ordinal, document.origin.name()))?;
         }
@@ -265,7 +274,9 @@ impl Task<'_> {
                 held_out,
                 held_out_texts,
             } => {
+                let since = Instant::now();
                 let tokens = tokenizer.encode(&document.text)?;
+                self.spent.on(Stage::Tokenize, since);
                 count_tokens(&mut self.counts, &document, tokens.len() as u64);
                 let split = if draw_held_out(&document.digest) < self.held_out_below {
                     held_out_texts.push(&document.text)?;
@@ -288,13 +299,20 @@ fn count(counts: &mut Counts, document: &Curated) {
     if let Some(script) = &document.language.script {
         *entry(&mut counts.scripts, script) += tally;
     }
-    *entry(
-        &mut counts.licences,
-        document.licence.as_deref().unwrap_or("not stated"),
-    ) += tally;
+    *entry(&mut counts.licences, &licence_name(document.licence.as_deref())) += tally;
     counts.lengths.add_log2(tally.bytes);
     if document.language.is_mixed {
         counts.mixed_language += tally;
+    }
+}
+
+/// What a licence is called in counts. Statements that are none are one, as there may be any number of them, and with
+/// whatever in them.
+fn licence_name(stated: Option<&str>) -> String {
+    match stated.map(licence::read) {
+        None => "not stated".to_owned(),
+        Some(None) => "not understood".to_owned(),
+        Some(Some(expression)) => expression.to_string(),
     }
 }
 

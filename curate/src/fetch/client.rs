@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::{Failure, Outcome, Whole};
 use crate::error::CurateError;
 use crate::progress::Progress;
+use crate::read::Headers;
 use crate::work::TaskFile;
 
 /// How often an address is tried.
@@ -114,6 +115,7 @@ impl Client {
             digest: hasher.finalize().to_hex().to_string(),
             etag: header(&response, ETAG),
             content_type: header(&response, CONTENT_TYPE),
+            opt_outs: opt_outs(&response),
         }))
     }
 }
@@ -212,6 +214,17 @@ fn told(error: reqwest::Error) -> String {
         cause = error.source();
     }
     told
+}
+
+/// Opt-outs that the service states.
+fn opt_outs(response: &Response) -> Vec<String> {
+    let mut headers = Headers::default();
+    for (name, value) in response.headers() {
+        let line = [name.as_str().as_bytes(), b": ", value.as_bytes()].concat();
+        // What is no text states nothing.
+        let _ = headers.push(&line);
+    }
+    headers.opt_outs()
 }
 
 fn header(response: &Response, name: HeaderName) -> Option<String> {

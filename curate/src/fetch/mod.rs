@@ -35,6 +35,8 @@ pub(crate) struct Whole {
     pub(crate) etag: Option<String>,
     /// What the service said that it is.
     pub(crate) content_type: Option<String>,
+    /// What its headers state of robots and of text and data mining.
+    pub(crate) opt_outs: Vec<String>,
 }
 
 /// Why an address gave nothing.

@@ -101,10 +101,11 @@ impl Gate {
         Ok(added)
     }
 
-    /// Why a document is dropped, if it is: a code and what exactly. `digest` is BLAKE3 of its text as it was read.
+    /// Why a document is dropped, if it is: a code and what exactly. `digests` are BLAKE3 of its text as it was read, and of
+    /// its bytes if they are others.
     #[must_use]
-    pub fn verdict(&self, document: &Document, digest: &[u8; 32]) -> Option<(&'static str, String)> {
-        if self.digests.contains(digest) {
+    pub fn verdict(&self, document: &Document, digests: &[[u8; 32]]) -> Option<(&'static str, String)> {
+        if let Some(digest) = digests.iter().find(|digest| self.digests.contains(*digest)) {
             return Some((
                 "exclude.digest",
                 blake3::Hash::from_bytes(*digest).to_hex().to_string(),

@@ -1,21 +1,18 @@
 //! NFC, control characters, broken encodings: what was changed is counted.
 //!
-//! [`decode`] makes text of bytes, [`normalise`] makes the text uniform. Nothing is altered silently: each kind of
+//! Readers make text of bytes, [`normalise`] makes the text uniform. Nothing is altered silently: each kind of
 //! change is counted, and a text that changed is known by the digest of what it was.
 //!
 //! [`normalise`] is idempotent: its result, normalised again, has no changes.
 
 mod clean;
 mod compose;
-mod decode;
 mod mojibake;
 
 use std::borrow::Cow;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
-
-pub use decode::{DecodeError, Decoded, decode};
 
 /// How text is made uniform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,8 +23,6 @@ pub struct Settings {
     /// Mend UTF-8 that was read as Latin-1 or Windows-1252 (`cafÃ©`), where that is certain. Default: true. Texts about such
     /// accidents, and tests of decoders, mean it: for source code this is better false.
     pub mend_mojibake: bool,
-    /// Guess the encoding of bytes that are not UTF-8; otherwise they are refused. Default: true.
-    pub detect_encoding: bool,
     /// The largest share of a text's characters that may be U+FFFD, which stands for bytes that could not be read.
     /// Default: 0.001, which is one a paragraph or so; our choice.
     pub max_replacements: f64,
@@ -38,7 +33,6 @@ impl Default for Settings {
         Self {
             nfc: true,
             mend_mojibake: true,
-            detect_encoding: true,
             max_replacements: 0.001,
         }
     }
@@ -182,8 +176,14 @@ pub fn verdict(text: &str, settings: &Settings) -> Option<(&'static str, String)
         return None;
     }
     let characters = text.chars().count();
-    let error = decode::too_many(replacements as u64, characters as u64, "text", settings)?;
-    Some((error.reason(), error.to_string()))
+    let bound = settings.max_replacements;
+    (replacements as f64 > bound * characters as f64).then(|| {
+        let detail = format!(
+            "{replacements} of {characters} characters are U+FFFD, over max_replacements = {bound}; convert the text to UTF-8 from \
+             what it was written in, or raise the bound"
+        );
+        ("normalise.replacements", detail)
+    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ mod oracle;
 mod reference;
 
 pub use c4::{Cleaned, LineCounts};
-pub use rules::{Group, Reason, Rule, Rules, rules};
+pub use rules::{Group, Reason, Rule, Rules, Scale, rules};
 pub use scorer::Scorer;
 pub use scores::Scores;
 pub use settings::{C4, Code, FineWeb, GopherQuality, GopherRepetition, Kind, Settings, Thresholds};

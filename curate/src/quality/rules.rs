@@ -38,6 +38,17 @@ pub struct Rule {
     value: fn(&Scores) -> Option<f64>,
     least: Option<fn(&Thresholds) -> f64>,
     greatest: Option<fn(&Thresholds) -> f64>,
+    /// What its values are.
+    pub scale: Scale,
+}
+
+/// What the values of a rule are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Shares, from 0 to 1, or ratios that are seldom more.
+    Share,
+    /// Whole numbers, or means of lengths.
+    Count,
 }
 
 /// Why a document is dropped.
@@ -63,6 +74,7 @@ const fn most(
         value,
         least: None,
         greatest: Some(greatest),
+        scale: Scale::Share,
     }
 }
 
@@ -80,6 +92,15 @@ const fn least(
         value,
         least: Some(least),
         greatest: None,
+        scale: Scale::Share,
+    }
+}
+
+/// A rule whose values are no shares.
+const fn counting(rule: Rule) -> Rule {
+    Rule {
+        scale: Scale::Count,
+        ..rule
     }
 }
 
@@ -110,6 +131,7 @@ const RULES: &[Rule] = &[
         value: |scores| Some(f64::from(scores.non_symbol_words) / f64::from(scores.units_per_word.max(1))),
         least: Some(bound!(gopher_quality.min_words)),
         greatest: Some(bound!(gopher_quality.max_words)),
+        scale: Scale::Count,
     },
     Rule {
         code: "gopher.word_length",
@@ -118,15 +140,16 @@ const RULES: &[Rule] = &[
         value: |scores| (scores.units_per_word <= 1 && scores.non_symbol_words > 0).then(|| f64::from(scores.mean_word_length)),
         least: Some(bound!(gopher_quality.min_mean_word_length)),
         greatest: Some(bound!(gopher_quality.max_mean_word_length)),
+        scale: Scale::Count,
     },
     most("gopher.hashes", Quality, "# per word", fraction!(hashes_per_word), bound!(gopher_quality.max_hashes_per_word)),
     most("gopher.ellipses", Quality, "ellipses per word", fraction!(ellipses_per_word), bound!(gopher_quality.max_ellipses_per_word)),
     most("gopher.bullets", Quality, "lines that begin with a bullet", fraction!(bullet_lines), bound!(gopher_quality.max_bullet_lines)),
     most("gopher.ellipsis_lines", Quality, "lines that end in an ellipsis", fraction!(ellipsis_lines), bound!(gopher_quality.max_ellipsis_lines)),
     least("gopher.letters", Quality, "words with a letter", fraction!(words_with_letter), bound!(gopher_quality.min_words_with_letter)),
-    least("gopher.stop_words", Quality, "different stop words",
+    counting(least("gopher.stop_words", Quality, "different stop words",
         |scores| (scores.stop_words_listed > 0).then(|| f64::from(scores.stop_words)),
-        bound!(gopher_quality.min_stop_words)),
+        bound!(gopher_quality.min_stop_words))),
 
     most("gopher.duplicate_paragraphs", Repetition, "repeated paragraphs", fraction!(duplicate_paragraphs), bound!(gopher_repetition.max_duplicate_paragraphs)),
     most("gopher.duplicate_paragraph_chars", Repetition, "characters in repeated paragraphs", fraction!(duplicate_paragraph_chars), bound!(gopher_repetition.max_duplicate_paragraph_chars)),
@@ -142,24 +165,24 @@ const RULES: &[Rule] = &[
     most("gopher.duplicate_9gram", Repetition, "characters in repeats of 9 words", fraction!(duplicate_9gram), bound!(gopher_repetition.max_duplicate_9gram)),
     most("gopher.duplicate_10gram", Repetition, "characters in repeats of 10 words", fraction!(duplicate_10gram), bound!(gopher_repetition.max_duplicate_10gram)),
 
-    most("c4.lorem_ipsum", C4, "lines with lorem ipsum", fraction!(c4_lorem_ipsum_lines), |thresholds| none_if(thresholds.c4.drop_lorem_ipsum)),
-    most("c4.curly_brackets", C4, "lines with {", fraction!(c4_curly_bracket_lines), |thresholds| none_if(thresholds.c4.drop_curly_brackets)),
-    least("c4.sentences", C4, "sentences in lines worth keeping", fraction!(c4_sentences), bound!(c4.min_sentences)),
+    counting(most("c4.lorem_ipsum", C4, "lines with lorem ipsum", fraction!(c4_lorem_ipsum_lines), |thresholds| none_if(thresholds.c4.drop_lorem_ipsum))),
+    counting(most("c4.curly_brackets", C4, "lines with {", fraction!(c4_curly_bracket_lines), |thresholds| none_if(thresholds.c4.drop_curly_brackets))),
+    counting(least("c4.sentences", C4, "sentences in lines worth keeping", fraction!(c4_sentences), bound!(c4.min_sentences))),
 
     least("fineweb.punctuation", FineWeb, "lines that end in a terminal mark", fraction!(punctuated_lines), bound!(fineweb.min_lines_with_punctuation)),
     most("fineweb.short_lines", FineWeb, "short lines", fraction!(short_lines), bound!(fineweb.max_short_lines)),
     most("fineweb.duplicate_line_chars", FineWeb, "characters in repeated lines", fraction!(fineweb_duplicate_line_chars), bound!(fineweb.max_duplicate_line_chars)),
     most("fineweb.newlines", FineWeb, "line breaks per word", fraction!(newlines_per_word), bound!(fineweb.max_newlines_per_word)),
 
-    most("code.generated", Code, "marks of a generated file", fraction!(generated), |thresholds| none_if(thresholds.code.drop_generated)),
-    most("code.lines", Code, "lines", fraction!(lines), bound!(code.max_lines)),
-    most("code.mean_line_length", Code, "mean line length", fraction!(mean_line_length), bound!(code.max_mean_line_length)),
-    most("code.longest_line", Code, "longest line", fraction!(longest_line), bound!(code.max_line_length)),
+    counting(most("code.generated", Code, "marks of a generated file", fraction!(generated), |thresholds| none_if(thresholds.code.drop_generated))),
+    counting(most("code.lines", Code, "lines", fraction!(lines), bound!(code.max_lines))),
+    counting(most("code.mean_line_length", Code, "mean line length", fraction!(mean_line_length), bound!(code.max_mean_line_length))),
+    counting(most("code.longest_line", Code, "longest line", fraction!(longest_line), bound!(code.max_line_length))),
     least("code.alphabetic", Code, "letters", fraction!(alphabetic), bound!(code.min_alphabetic)),
     most("code.digits", Code, "digits", fraction!(digits), bound!(code.max_digits)),
     least("code.minified", Code, "white space", fraction!(white_space), bound!(code.min_white_space)),
     most("code.encoded", Code, "characters in encoded data", fraction!(encoded), bound!(code.max_encoded)),
-    most("code.longest_encoded", Code, "longest run of encoded data", fraction!(longest_encoded), bound!(code.max_encoded_run)),
+    counting(most("code.longest_encoded", Code, "longest run of encoded data", fraction!(longest_encoded), bound!(code.max_encoded_run))),
 ];
 
 /// All rules, in the order in which they judge.
@@ -250,9 +273,20 @@ impl Rules {
         is_code: bool,
     ) -> impl Iterator<Item = Reason> + use<'a> {
         let thresholds = self.thresholds(language);
-        let applies = move |rule: &&Rule| thresholds.applies(rule.group, is_code);
         let judge = move |rule: &Rule| rule.judge(scores, thresholds);
-        RULES.iter().filter(applies).filter_map(judge)
+        self.applying(language, is_code).filter_map(judge)
+    }
+
+    /// The rules that look at a document of this language and kind, in order.
+    pub fn applying<'a>(
+        &'a self,
+        language: Option<&str>,
+        is_code: bool,
+    ) -> impl Iterator<Item = &'static Rule> + use<'a> {
+        let thresholds = self.thresholds(language);
+        RULES
+            .iter()
+            .filter(move |rule| thresholds.applies(rule.group, is_code))
     }
 
     /// The thresholds for a language.

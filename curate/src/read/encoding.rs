@@ -1,14 +1,19 @@
 //! Which encoding bytes are in, and the text that they are.
 
+use std::borrow::Cow;
+
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use lockstep_data::Digest;
 use memchr::{memchr, memmem};
 
-/// Text, and the encoding that its bytes were in where that is not UTF-8.
+use crate::document::Recoded;
+
+/// Text, and what its bytes were if they were not just that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decoded {
     pub(crate) text: String,
-    pub(crate) from: Option<&'static str>,
+    pub(crate) recoded: Option<Recoded>,
 }
 
 /// So many bytes tell whether it is text at all.
@@ -47,16 +52,36 @@ pub(crate) fn decode(bytes: Vec<u8>, declared: Option<&str>) -> Option<Decoded> 
 }
 
 fn decoded(encoding: &'static Encoding, bytes: Vec<u8>) -> Decoded {
-    let text = match encoding.decode(&bytes).0 {
-        std::borrow::Cow::Owned(text) => text,
-        std::borrow::Cow::Borrowed(text) if text.len() == bytes.len() => String::from_utf8(bytes)
+    // A byte order mark tells UTF-8 and UTF-16 alone, whatever the bytes are said to be.
+    let (text, used, is_damaged) = encoding.decode(&bytes);
+    let is_plain = used == UTF_8 && !is_damaged;
+    let recoded = (!is_plain).then(|| Recoded {
+        from: used.name(),
+        replaced: if is_damaged {
+            replaced(used, &bytes, &text)
+        } else {
+            0
+        },
+        original: Digest::of(&bytes),
+    });
+    let text = match text {
+        Cow::Owned(text) => text,
+        Cow::Borrowed(text) if text.len() == bytes.len() => String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-        std::borrow::Cow::Borrowed(text) => text.to_owned(),
+        Cow::Borrowed(text) => text.to_owned(),
     };
-    Decoded {
-        text,
-        from: (encoding != UTF_8).then(|| encoding.name()),
-    }
+    Decoded { text, recoded }
+}
+
+/// How many U+FFFD of a text stand for bytes that were wrong.
+fn replaced(encoding: &'static Encoding, bytes: &[u8], text: &str) -> u64 {
+    let replaced = if encoding == UTF_8 {
+        let wrong = |chunk: &std::str::Utf8Chunk<'_>| !chunk.invalid().is_empty();
+        bytes.utf8_chunks().filter(wrong).count()
+    } else {
+        text.matches('\u{FFFD}').count()
+    };
+    replaced as u64
 }
 
 /// UTF-16 of a script whose upper byte is often 0, told by which bytes are 0.
@@ -167,7 +192,12 @@ mod tests {
 
     #[test]
     fn another_encoding_is_named() {
-        let from = |bytes| super::decode(bytes, None).unwrap().from;
+        let from = |bytes| {
+            super::decode(bytes, None)
+                .unwrap()
+                .recoded
+                .map(|recoded| recoded.from)
+        };
         assert_eq!(from(GERMAN.into()), None);
         assert_eq!(from(format!("\u{feff}{GERMAN}").into()), None);
         assert_eq!(from(encoded("windows-1251", RUSSIAN)), Some("windows-1251"));
@@ -182,7 +212,17 @@ mod tests {
     fn a_few_wrong_bytes_do_not_make_it_another_encoding() {
         let mut bytes = RUSSIAN.as_bytes().to_vec();
         bytes.extend_from_slice(b" \xff end");
-        assert_eq!(decode(bytes, None), Some(format!("{RUSSIAN} \u{fffd} end")));
+        for mark in ["", "\u{FEFF}"] {
+            let bytes = [mark.as_bytes(), &bytes].concat();
+            let decoded = super::decode(bytes.clone(), None).unwrap();
+            assert_eq!(decoded.text, format!("{RUSSIAN} \u{fffd} end"));
+            let recoded = Recoded {
+                from: "UTF-8",
+                replaced: 1,
+                original: Digest::of(&bytes),
+            };
+            assert_eq!(decoded.recoded, Some(recoded));
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) struct FetchedFile {
     pub(crate) digest: Arc<str>,
     /// What the service said that it is.
     pub(crate) content_type: Option<String>,
+    /// What it stated of robots and of text and data mining.
+    pub(crate) opt_outs: Vec<String>,
 }
 
 /// A folder of what was fetched.
@@ -117,6 +119,12 @@ impl Store for Fetched {
 
     fn address(&self, path: &Path) -> Option<Arc<str>> {
         self.find(path).ok().map(|file| Arc::clone(&file.url))
+    }
+
+    fn opt_outs(&self, path: &Path) -> Vec<String> {
+        self.find(path)
+            .map(|file| file.opt_outs.clone())
+            .unwrap_or_default()
     }
 }
 

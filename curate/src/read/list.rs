@@ -159,14 +159,16 @@ impl Cutter<'_> {
         if bytes == 0 {
             return self.drop(file, "read.empty", "the file is empty".to_owned());
         }
+        let inside = self.root.folder.join(&found.inside);
         let mut part = Part {
             file,
             file_bytes: bytes,
             version: found.state.version.clone(),
             cut: Cut::Whole,
             bytes,
-            url: self.store.address(&self.root.folder.join(&found.inside)),
+            url: self.store.address(&inside),
             licence: found.licence.clone(),
+            opt_outs: self.store.opt_outs(&inside),
         };
         let unit_bytes = self.unit_bytes;
         if bytes <= unit_bytes || kind.compression != Compression::None {

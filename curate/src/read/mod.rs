@@ -65,9 +65,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 pub(crate) use fetched::{Fetched, FetchedFile};
+#[cfg(feature = "remote")]
+pub(crate) use http::Headers;
 pub use list::{ListError, Listing, list, list_in, read_all};
 #[cfg(feature = "remote")]
 pub use objects::Objects;
+pub(crate) use out::KIND_OF_CODE;
 pub use settings::{FieldSettings, Format, SourceSettings};
 pub use source::Source;
 pub use store::{Entry, FileState, Kind, LocalStore, Store, StoredFile};

@@ -9,6 +9,8 @@ use super::record::{Field, Record};
 use super::settings::SourceSettings;
 use crate::document::{Document, Dropped, Origin};
 
+/// The kind of documents that are source code, in records.
+pub(crate) const KIND_OF_CODE: &str = "code";
 /// Progress is told every so many bytes.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
@@ -37,6 +39,7 @@ pub(crate) struct Out<'a> {
     file: Arc<str>,
     url: Option<Arc<str>>,
     licence: Option<Arc<str>>,
+    opt_outs: Vec<String>,
     language: Option<&'static str>,
     is_code: bool,
     /// Size of the part, and how much of it was told to be read.
@@ -60,6 +63,7 @@ impl<'a> Out<'a> {
             file: Arc::clone(&part.file),
             url: part.url.clone(),
             licence: part.licence.clone(),
+            opt_outs: part.opt_outs.clone(),
             language: None,
             is_code: settings.code,
             bytes: part.bytes,
@@ -98,10 +102,11 @@ impl<'a> Out<'a> {
                 .or_else(|| self.url.as_deref().map(str::to_owned)),
             language,
             licence,
-            opt_outs: record.take_opt_outs(),
+            opt_outs: self.opt_outs_with(record.take_opt_outs()),
             created: record.take_field(Field::Created),
-            is_code: self.is_code,
-            encoding: record.encoding,
+            is_code: self.is_code || record.take_field(Field::Kind).as_deref() == Some(KIND_OF_CODE),
+            derived_from: record.take_field(Field::DerivedFrom),
+            recoded: record.recoded,
         };
         self.told += 1;
         (self.sink)(Read::Document(document))
@@ -148,6 +153,14 @@ impl<'a> Out<'a> {
             return ControlFlow::Continue(());
         }
         (self.sink)(Read::Progress(more))
+    }
+
+    /// Those of a record, and what the file's sender stated.
+    fn opt_outs_with(&self, mut of_record: Vec<String>) -> Vec<String> {
+        let others = self.opt_outs.iter().filter(|out| !of_record.contains(out));
+        let others: Vec<String> = others.cloned().collect();
+        of_record.extend(others);
+        of_record
     }
 
     fn origin(&self, at: At) -> Origin {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::settings::FieldSettings;
+use crate::document::Recoded;
 
 /// What a field of a record is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub(crate) enum Field {
     Licence,
     Created,
     OptOuts,
+    Kind,
+    DerivedFrom,
 }
 
 /// A field and which of its names this is: the lowest that is there counts.
@@ -33,6 +36,8 @@ pub(crate) fn names(settings: &FieldSettings) -> impl Iterator<Item = (&str, Slo
         (Field::Licence, &settings.licence),
         (Field::Created, &settings.created),
         (Field::OptOuts, &settings.opt_outs),
+        (Field::Kind, &settings.kind),
+        (Field::DerivedFrom, &settings.derived_from),
     ];
     fields.into_iter().flat_map(|(field, names)| {
         let slots = (0..).map(move |rank| Slot { field, rank });
@@ -66,9 +71,9 @@ impl Value<'_> {
 /// A record, from whatever format.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Record<'a> {
-    values: [Option<(u8, Value<'a>)>; 7],
-    /// The encoding that the text's bytes were in where that is not UTF-8.
-    pub(crate) encoding: Option<&'static str>,
+    values: [Option<(u8, Value<'a>)>; 9],
+    /// What the text's bytes were, if they were not its UTF-8.
+    pub(crate) recoded: Option<Recoded>,
 }
 
 impl<'a> Record<'a> {

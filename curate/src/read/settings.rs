@@ -179,6 +179,12 @@ pub struct FieldSettings {
     /// Opt-outs: a text with commas, or a list of texts.
     #[serde(deserialize_with = "one_or_more")]
     pub opt_outs: Vec<String>,
+    /// `code` where it is source code; anything else is prose.
+    #[serde(deserialize_with = "one_or_more")]
+    pub kind: Vec<String>,
+    /// The name of the document that it was made of, which is kept with it.
+    #[serde(deserialize_with = "one_or_more")]
+    pub derived_from: Vec<String>,
 }
 
 impl Default for FieldSettings {
@@ -192,6 +198,8 @@ impl Default for FieldSettings {
             licence: names(&["licence", "license", "metadata.licence", "metadata.license"]),
             created: names(&["created", "timestamp", "date"]),
             opt_outs: names(&["opt_outs", "metadata.opt_outs"]),
+            kind: names(&["metadata.kind"]),
+            derived_from: names(&["metadata.derived_from"]),
         }
     }
 }
@@ -219,7 +227,7 @@ impl FieldSettings {
         Ok(())
     }
 
-    fn all(&self) -> [(&'static str, &[String]); 7] {
+    fn all(&self) -> [(&'static str, &[String]); 9] {
         [
             ("text", &self.text),
             ("id", &self.id),
@@ -228,6 +236,8 @@ impl FieldSettings {
             ("licence", &self.licence),
             ("created", &self.created),
             ("opt_outs", &self.opt_outs),
+            ("kind", &self.kind),
+            ("derived_from", &self.derived_from),
         ]
     }
 }

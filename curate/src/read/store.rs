@@ -41,6 +41,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Opt-outs that whoever sent a file stated with it.
+    fn opt_outs(&self, _: &Path) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Why it does not answer any more, if it does not. What is missing since then is not to be taken for missing.
     fn outage(&self) -> Option<&str> {
         None

@@ -47,6 +47,9 @@ pub struct Part {
     /// What the nearest manifest or licence file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<Arc<str>>,
+    /// Opt-outs that whoever sent the file stated with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opt_outs: Vec<String>,
 }
 
 /// Which part of a file.

@@ -184,7 +184,7 @@ fn document(headers: &Headers, block: Vec<u8>, at: At, out: &mut Out<'_>) -> Con
         "text/html" | "application/xhtml+xml" => whole::page(body, kind.charset.as_deref(), record, at, out),
         "text/plain" | "text/markdown" => match encoding::decode(body, kind.charset.as_deref()) {
             Some(decoded) => {
-                record.encoding = decoded.from;
+                record.recoded = decoded.recoded;
                 record.put_text(Field::Text, Some(decoded.text));
                 out.record(at, record)
             }

@@ -48,7 +48,7 @@ pub(crate) fn read(
         out.is_code(kind.language);
     }
     let mut record = Record::of_text(decoded.text);
-    record.encoding = decoded.from;
+    record.recoded = decoded.recoded;
     record.put_text(Field::Licence, licence);
     out.record(at, record)
 }
@@ -73,7 +73,7 @@ pub(crate) fn page(
     let Some(markup) = encoding::decode(bytes, label.as_deref()) else {
         return out.drop(at, "read.binary", "not text".to_owned());
     };
-    record.encoding = markup.from;
+    record.recoded = markup.recoded;
     match html::extract(&markup.text) {
         Ok(page) => {
             page.fill(&mut record);

@@ -6,6 +6,7 @@ use super::Report;
 use super::bias;
 use super::chart::{self, Bar};
 use crate::counts::{Histogram, Tallies, Tally};
+use crate::quality::{Scale, rules};
 
 /// Rows shown of a list that may be long.
 const SHOWN: usize = 25;
@@ -255,7 +256,7 @@ impl Page {
             return;
         }
         self.title("Lengths", "Kept documents by bytes of text, in powers of two.");
-        let bins = contiguous(&report.counts.lengths, |bin| bytes(1 << bin.clamp(0, 62)));
+        let bins = contiguous(&report.counts.lengths, |bin| bytes(power_of_two(bin)));
         self.0
             .push_str(&chart::columns(&bins, "kept documents by bytes of text"));
     }
@@ -268,7 +269,7 @@ impl Page {
             "Near-duplicates",
             "Clusters by the number of documents in them, in powers of two. One of each is kept.",
         );
-        let bins = contiguous(&report.counts.clusters, |bin| count(1 << bin.clamp(0, 62)));
+        let bins = contiguous(&report.counts.clusters, |bin| count(power_of_two(bin)));
         self.0
             .push_str(&chart::columns(&bins, "clusters by number of documents"));
     }
@@ -302,20 +303,29 @@ impl Page {
     }
 
     fn contaminated(&mut self, report: &Report) {
-        if report.counts.contaminated.is_empty() {
+        let Some(found) = &report.contamination else {
             return;
-        }
-        self.title(
-            "Overlap with evaluations",
-            "Documents that hold something of an evaluation set.",
+        };
+        let note = format!(
+            "Of {} documents that were looked at, {} hold an item of an evaluation set. Items that are too short are not \
+             looked for, nor are {} sequences of words that too many items have.",
+            count(found.documents),
+            count(found.contaminated),
+            count(found.common_ngrams)
         );
-        self.0
-            .push_str("<table><tr><th>set</th><th class=\"n\">documents</th></tr>");
-        for (set, documents) in &report.counts.contaminated {
+        self.title("Overlap with evaluations", &note);
+        self.0.push_str(
+            "<table><tr><th>set</th><th class=\"n\">items</th><th class=\"n\">too short</th><th class=\"n\">found</th>\
+             <th class=\"n\">in documents</th></tr>",
+        );
+        for (name, set) in &found.sets {
             self.put(format_args!(
-                "<tr><td>{}</td><td class=\"n\">{}</td></tr>",
-                escape(set),
-                count(*documents)
+                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+                escape(name),
+                count(set.items),
+                count(set.too_short),
+                count(set.found.len() as u64),
+                count(set.documents)
             ));
         }
         self.0.push_str("</table>");
@@ -327,11 +337,14 @@ impl Page {
         }
         self.title(
             "Quality",
-            "Scores of all documents that were scored, dropped or not.",
+            "Scores of all documents that were scored, dropped or not: shares by twentieths, of which the last has all from 1 on, \
+             and counts by powers of two.",
         );
         for (name, histogram) in &report.counts.scores {
-            let bins = contiguous(histogram, |bin| {
-                format!("{:.2}", f64::from(bin) * f64::from(SCORE_BIN))
+            let rule = rules().iter().find(|rule| rule.code == name.as_str());
+            let bins = contiguous(histogram, |bin| match rule.map(|rule| rule.scale) {
+                Some(Scale::Count) => count(power_of_two(bin)),
+                Some(Scale::Share) | None => format!("{:.2}", f64::from(bin) * f64::from(SCORE_BIN)),
             });
             self.put(format_args!("<details><summary>{}</summary>", escape(name)));
             self.0.push_str(&chart::columns(&bins, name));
@@ -343,7 +356,11 @@ impl Page {
         if report.phases.is_empty() {
             return;
         }
-        self.title("Time", "By the clock, in the process that ended the build.");
+        self.title(
+            "Time",
+            "Phases by the clock, in the process that ended the build; below them the work of their stages, in all threads and \
+             processes together, those of interrupted attempts included.",
+        );
         self.0
             .push_str("<table><tr><th>phase</th><th class=\"n\">seconds</th><th class=\"n\">MB/s</th></tr>");
         for phase in &report.phases {
@@ -353,6 +370,12 @@ impl Page {
                 phase.seconds,
                 phase.rate()
             ));
+            for (stage, seconds) in &phase.stages {
+                self.put(format_args!(
+                    "<tr><td class=\"note\">· {}</td><td class=\"n note\">{seconds:.1}</td><td></td></tr>",
+                    escape(stage)
+                ));
+            }
         }
         self.0.push_str("</table>");
     }
@@ -360,6 +383,11 @@ impl Page {
 
 /// How wide the bins of scores are.
 pub(crate) const SCORE_BIN: f32 = 0.05;
+
+/// The least value of a bin of a histogram by powers of two.
+fn power_of_two(bin: i32) -> u64 {
+    u32::try_from(bin).map_or(0, |bin| 1 << bin.min(62))
+}
 
 /// The bins from the first to the last that has something, with labels.
 fn contiguous(histogram: &Histogram, label: impl Fn(i32) -> String) -> Vec<(String, u64)> {

@@ -27,6 +27,8 @@ pub struct Report {
     pub counts: Counts,
     /// What the bias audit found.
     pub bias: Option<crate::bias::Report>,
+    /// What was found of evaluation sets, if there are any.
+    pub contamination: Option<crate::decontaminate::Report>,
     /// Of the dataset, if one was written: documents, bytes and tokens of each split.
     pub splits: Vec<SplitReport>,
     /// How often sources or languages are used, if they are weighed.
@@ -57,6 +59,9 @@ pub struct PhaseReport {
     pub seconds: f64,
     /// Bytes of text that it went through; 0 if all was done before.
     pub bytes: u64,
+    /// Seconds of work by stage, of all threads, processes and attempts together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stages: BTreeMap<String, f64>,
 }
 
 impl PhaseReport {
