@@ -17,13 +17,13 @@ const STATE: u64 = 3;
 #[must_use]
 pub fn of_rank(spec: &Spec) -> u64 {
     let partials = u64::from(spec.batch.lanes.ilog2()) + 1;
-    BASE + copies(spec, 2 * STATE + partials + 1) + activations_of(spec)
+    (BASE + copies(spec, 2 * STATE + partials + 1)).saturating_add(activations_of(spec))
 }
 
 /// Bytes that a process takes which trains alone: as a rank, with one gradient.
 #[must_use]
 pub fn of_process(spec: &Spec) -> u64 {
-    BASE + copies(spec, STATE + 1) + activations_of(spec)
+    (BASE + copies(spec, STATE + 1)).saturating_add(activations_of(spec))
 }
 
 fn copies(spec: &Spec, count: u64) -> u64 {

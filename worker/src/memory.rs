@@ -83,4 +83,21 @@ mod tests {
         assert_eq!(check(&Spec::parse(&source("")).unwrap()), Ok(()));
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
     }
+
+    /// As much of everything as a spec can ask for: more bytes than can be counted.
+    #[test]
+    fn the_largest_plan_is_refused_as_others_are() {
+        for recompute in ["none", "block"] {
+            let source = format!(
+                "[model]\npreset = \"nano\"\nvocab_size = 1048576\nhidden_size = 65536\nintermediate_size = 262144\n\
+                 num_hidden_layers = 1024\nnum_attention_heads = 1024\nmax_position_embeddings = 1048576\n\
+                 [batch]\nmicrobatches = 65536\nlanes = 65536\nsequences = 65536\n\
+                 [memory]\nrecompute = {recompute:?}\n[data]\ncorpus = \".\"\n"
+            );
+            let refused = check(&Spec::parse(&source).unwrap()).unwrap_err();
+            for part in ["about 17592186044415 MiB", "batch.sequences = 65536"] {
+                assert!(refused.contains(part), "{refused}");
+            }
+        }
+    }
 }

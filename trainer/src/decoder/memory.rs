@@ -24,17 +24,13 @@ impl Sizes {
 }
 
 /// Bytes of activations for microbatches of `sequences` sequences of `length` tokens, of the rotary tables, and of what
-/// the kernels keep on one thread.
+/// the kernels keep on one thread. What is beyond the largest number is the largest.
 #[must_use]
 pub fn activations(spec: &ModelSpec, recompute: Recompute, sequences: usize, length: usize) -> u64 {
     let Sizes { hidden, ffn, qkv } = Sizes::new(spec);
-    let (tokens, blocks) = (sequences * length, spec.num_hidden_layers);
-    let saved = tokens * (3 * hidden + qkv + 2 * ffn + spec.num_attention_heads);
-    let kept = match recompute {
-        Recompute::None => blocks * saved,
-        Recompute::Block => saved + blocks * tokens * hidden,
-    };
-    let work = tokens * (4 * hidden + ffn + qkv);
+    let tokens = sequences * length;
+    let saved = 3 * hidden + qkv + 2 * ffn + spec.num_attention_heads;
+    let work = 4 * hidden + ffn + qkv;
     let logits = head::chunk(spec.vocab_size).min(tokens) * spec.vocab_size;
     let shape = Shape {
         sequences,
@@ -46,5 +42,13 @@ pub fn activations(spec: &ModelSpec, recompute: Recompute, sequences: usize, len
     let rotary = spec.max_position_embeddings * shape.width;
     let widest = spec.vocab_size.max(2 * ffn).max(qkv);
     let kernels = matmul::scratch(hidden.max(ffn), widest) + shape.scratch() + tokens.div_ceil(64) * hidden;
-    (size_of::<f32>() * (kept + work + logits + rotary + kernels)) as u64
+    // All that a spec allows: 2^16 sequences of 2^20 tokens, 2^20 values of each in 2^10 blocks.
+    let [tokens, saved, work, hidden, blocks] =
+        [tokens, saved, work, hidden, spec.num_hidden_layers].map(|size| size as u128);
+    let kept = match recompute {
+        Recompute::None => blocks * saved,
+        Recompute::Block => saved + blocks * hidden,
+    };
+    let values = tokens * (kept + work) + (logits + rotary + kernels) as u128;
+    u64::try_from(size_of::<f32>() as u128 * values).unwrap_or(u64::MAX)
 }
