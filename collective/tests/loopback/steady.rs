@@ -47,9 +47,9 @@ fn need_no_new_buffers(all: &[Member]) {
             warm.0 <= 2 && warm.0 == end.0,
             "partials of rank {rank}: {warm:?}, then {end:?}"
         );
-        // Which frames meet in the mailbox is up to the scheduler: a late record high may need a few more.
+        // Which frames meet in the mailbox is up to the scheduler: a late record high may need a few more, but not each step.
         assert!(
-            end.1 <= warm.1 + 4,
+            end.1 < warm.1 + WARM_UP,
             "payloads of rank {rank}: {warm:?}, then {end:?}"
         );
     }

@@ -50,13 +50,7 @@ fn a_newcomer_catches_up_while_the_others_train_and_enters() {
             .for_each(|(state, value)| *state += value);
     };
     let mut following = follow(&newcomer, &donor.member.peer(), None, 3, &shape(&[LEN], LEN));
-    assert!(
-        donor
-            .member
-            .endpoint
-            .handle()
-            .wait_until(LONG, |stats| stats.followers == 1)
-    );
+    let asked = donor.asked();
     let (at_donor, caught_up) = thread::scope(|scope| {
         scope.spawn(|| train(&other, 1, |_, _, _| {}));
         let catching_up = scope.spawn(move || {
@@ -74,9 +68,8 @@ fn a_newcomer_catches_up_while_the_others_train_and_enters() {
                 }
             }
         });
-        let (mut request, mut feed): (Option<FollowRequest>, Option<Feed>) = (None, None);
+        let (mut request, mut feed): (Option<FollowRequest>, Option<Feed>) = (Some(asked), None);
         let at_donor = train(&donor.member, 0, |step, state, reduced| {
-            request = request.take().or_else(|| donor.requests.try_recv().ok());
             if let Some(feed) = &feed {
                 let values = reduced.iter().map(|&bits| f32::from_bits(bits)).collect();
                 assert!(feed.push(Step(step), Some(Arc::new(values))));

@@ -33,19 +33,19 @@ fn a_donor_that_dies_is_noticed_at_once_and_what_it_had_told_is_kept() {
 
 #[test]
 fn an_idle_donor_gives_signs_of_life_and_a_hanging_one_is_found_out() {
-    let feed_timeout = Duration::from_millis(200);
+    let feed_timeout = Duration::from_secs(2);
     let quick = |name: &str| Options {
         feed_timeout,
         ..options(name)
     };
     let (donor, newcomer) = (Donor::with(quick("donor")), Member::with(quick("newcomer")));
     let mut following = follow(&newcomer, &donor.member.peer(), Some(1), 0, &shape(&[], 1));
-    // Both while it has no answer and after it.
+    // Four a time-out, and for longer than one: both while it has no answer and after it, which is a frame too.
     let request = donor.asked();
     let handle = newcomer.endpoint.handle();
-    assert!(handle.wait_until(LONG, |stats| stats.received_frames >= 8));
+    assert!(handle.wait_until(LONG, |stats| stats.received_frames >= 5));
     let feed = request.answer(Start::Same(Step(1))).unwrap();
-    assert!(handle.wait_until(LONG, |stats| stats.received_frames >= 16));
+    assert!(handle.wait_until(LONG, |stats| stats.received_frames >= 11));
     assert!(feed.push(Step(2), None));
     for step in 1..3 {
         assert_eq!(following.next(Epoch(0)).unwrap().step(), Step(step));
@@ -163,22 +163,24 @@ fn a_follower_that_is_not_asked_takes_in_only_so_much() {
     let (len, steps) = (1 << 20, 64);
     let newcomer = Member::new("newcomer");
     let (_listener, mut stream, mut following) = puppet_donor_of(&newcomer, shape(&[], len));
-    stream
-        .set_write_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
     let values = bytes(&lane(0, len, 0));
     let told = |step| {
         let announced = frame(Kind::Gradient, step, &(len as u64).to_le_bytes());
         [announced, frame(Kind::Values, step, &values)].concat()
     };
-    let written = (2..steps)
+    // Two wait to be asked for, and one waits for room.
+    stream.set_write_timeout(Some(LONG)).unwrap();
+    for step in 2..5 {
+        stream.write_all(&told(step)).unwrap();
+    }
+    // The system holds some.
+    stream
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let written = (5..steps)
         .take_while(|&step| stream.write_all(&told(step)).is_ok())
-        .count() as u64;
-    // Two wait to be asked for, one waits for room, and the system holds some.
-    assert!(
-        (3..16).contains(&written),
-        "{written} of {steps} gradients of 4 MiB"
-    );
+        .count();
+    assert!(written < 13, "3 and {written} of {steps} gradients of 4 MiB");
     let first: Vec<Step> = (0..3).map(|_| following.next(Epoch(0)).unwrap().step()).collect();
     assert_eq!(first, [Step(2), Step(3), Step(4)]);
 }
