@@ -30,8 +30,10 @@ pub struct Options {
     pub ranks: Vec<u32>,
     /// Bytes of the gradient.
     pub sizes: Vec<usize>,
-    /// The ways to go, with connections between two ranks.
-    pub ways: Vec<(Way, usize)>,
+    /// The ways to go.
+    pub routes: Vec<Route>,
+    /// Whether ranks that wait leave their cores to others at once, as in a job with `collective.overlap`.
+    pub yields: bool,
     /// Rounds; in each, everything is measured once, in turn.
     pub rounds: u32,
     /// The Python that has PyTorch, to measure its gloo backend as well.
@@ -59,6 +61,15 @@ impl Way {
     }
 }
 
+/// How two ranks are connected.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// The way.
+    pub way: Way,
+    /// Connections.
+    pub streams: usize,
+}
+
 /// What a rank process found for a size.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Found {
@@ -81,7 +92,9 @@ pub struct Line {
     pub way: Way,
     /// Connections between two ranks.
     pub streams: usize,
-    /// Microseconds of an all-reduce.
+    /// Whether ranks that wait leave their cores to others at once.
+    pub yields: bool,
+    /// Microseconds of an all-reduce, of the rank that takes longest.
     pub us: f64,
     /// Bytes of the gradient by that time.
     pub gb_per_s: f64,
@@ -102,22 +115,22 @@ pub struct Line {
 pub fn measure(bench: &Bench, options: &Options, say: impl Fn(&str)) -> Result<Vec<Line>, Error> {
     let mut lines = Vec::new();
     for &ranks in &options.ranks {
-        let mut ours: Vec<Vec<Vec<Found>>> = vec![Vec::new(); options.ways.len()];
+        let mut ours: Vec<Vec<Vec<Found>>> = vec![Vec::new(); options.routes.len()];
         let mut torch = Vec::new();
         for round in 1..=options.rounds {
-            for (found, &way) in ours.iter_mut().zip(&options.ways) {
-                let (name, streams) = (way.0.name(), way.1);
+            for (found, &route) in ours.iter_mut().zip(&options.routes) {
+                let (name, streams) = (route.way.name(), route.streams);
                 say(&format!(
                     "{ranks} ranks, {name}, {streams} streams, round {round}"
                 ));
-                found.push(measure_ours(bench, ranks, way, &options.sizes)?);
+                found.push(measure_ours(bench, ranks, route, options)?);
             }
             if let Some(python) = &options.torch {
                 say(&format!("{ranks} ranks, PyTorch, round {round}"));
                 torch.push(measure_torch(bench, python, ranks, &options.sizes)?);
             }
         }
-        for (found, &(way, streams)) in ours.iter().zip(&options.ways) {
+        for (found, &Route { way, streams }) in ours.iter().zip(&options.routes) {
             for (index, &bytes) in options.sizes.iter().enumerate() {
                 let over =
                     |value: &dyn Fn(usize) -> f64| Spread::of((0..found.len()).map(value).collect()).p50;
@@ -131,6 +144,7 @@ pub fn measure(bench: &Bench, options: &Options, say: impl Fn(&str)) -> Result<V
                     bytes,
                     way,
                     streams,
+                    yields: options.yields,
                     us,
                     gb_per_s: bytes as f64 / us / 1e3,
                     bound_us,
@@ -188,9 +202,9 @@ impl Ranks {
         lines.map_err(Error::system("read what a rank says"))
     }
 
-    /// Lets all end, and sees that they end well; the line that rank 0 has printed before.
-    fn finish(mut self, what: &str) -> Result<String, Error> {
-        let said = self.lines()?.into_iter().next().unwrap_or_default();
+    /// Lets all end, and sees that they end well; the line that each has printed before.
+    fn finish(mut self, what: &str) -> Result<Vec<String>, Error> {
+        let said = self.lines()?;
         // No rank leaves before all have what they need from it.
         self.0.iter_mut().for_each(|child| drop(child.stdin.take()));
         for (rank, child) in self.0.iter_mut().enumerate() {
@@ -205,21 +219,20 @@ impl Ranks {
     }
 }
 
-fn measure_ours(
-    bench: &Bench,
-    ranks: u32,
-    (way, streams): (Way, usize),
-    sizes: &[usize],
-) -> Result<Vec<Found>, Error> {
+fn measure_ours(bench: &Bench, ranks: u32, route: Route, options: &Options) -> Result<Vec<Found>, Error> {
     if bench.stop.is_cancelled() {
         return Err(Error::Interrupted);
     }
+    let Route { way, streams } = route;
     let command = |rank: u32| {
         let mut command = Command::new(&bench.program);
         command
             .args(["bench", "allreduce-rank", way.name()])
             .args([streams.to_string(), rank.to_string(), ranks.to_string()])
-            .args(sizes.iter().map(ToString::to_string));
+            .args(options.sizes.iter().map(ToString::to_string));
+        if options.yields {
+            command.arg("--yields");
+        }
         command
     };
     let mut children = Ranks::start(command, ranks)?;
@@ -230,13 +243,22 @@ fn measure_ours(
         }
     }
     let said = children.finish(&format!("{ranks} over {}", way.name()))?;
-    let found: Vec<Found> = serde_json::from_str(&said)
-        .map_err(|error| Error::Drill(format!("rank 0 says no figures: {error}")))?;
-    if found.len() == sizes.len() {
-        Ok(found)
-    } else {
-        Err(Error::Drill("rank 0 left out a size".to_owned()))
-    }
+    let found: Result<Vec<Vec<Found>>, _> = said.iter().map(|line| serde_json::from_str(line)).collect();
+    let found = found.map_err(|error| Error::Drill(format!("a rank says no figures: {error}")))?;
+    slowest(&found, options.sizes.len())
+}
+
+/// Of each size what the rank has found for which it took longest: who adds up what others send is done sooner than they.
+fn slowest(ranks: &[Vec<Found>], sizes: usize) -> Result<Vec<Found>, Error> {
+    let of = |size: usize| {
+        let found = ranks.iter().map(|found| found.get(size).copied());
+        let found: Option<Vec<Found>> = found.collect();
+        found?
+            .into_iter()
+            .max_by(|a, b| a.reduce_us.total_cmp(&b.reduce_us))
+    };
+    let slowest: Option<Vec<Found>> = (0..sizes).map(of).collect();
+    slowest.ok_or_else(|| Error::Drill("a rank left out a size".to_owned()))
 }
 
 /// Microseconds of each size.
@@ -265,11 +287,37 @@ fn measure_torch(bench: &Bench, python: &Path, ranks: u32, sizes: &[usize]) -> R
         python.display()
     );
     let said = Ranks::start(command, ranks)?.finish(&what)?;
-    let found: std::collections::BTreeMap<usize, f64> = serde_json::from_str(&said)
+    // Rank 0 speaks for all.
+    let said = said.first().map_or("", String::as_str);
+    let found: std::collections::BTreeMap<usize, f64> = serde_json::from_str(said)
         .map_err(|error| Error::Drill(format!("PyTorch says no figures: {error}")))?;
     let of = |size: &usize| found.get(size).copied();
     sizes
         .iter()
         .map(|size| of(size).ok_or_else(|| Error::Drill(format!("PyTorch left out {size} bytes"))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_all_reduce_takes_as_long_as_the_last_rank() {
+        let found = |bytes, reduce_us| Found {
+            bytes,
+            reduce_us,
+            memcpy_us: 1.0,
+        };
+        let ranks = [
+            vec![found(4, 2.0), found(8, 5.0)],
+            vec![found(4, 3.0), found(8, 4.0)],
+        ];
+        let times = slowest(&ranks, 2)
+            .unwrap()
+            .into_iter()
+            .map(|found| found.reduce_us);
+        assert_eq!(times.collect::<Vec<_>>(), [3.0, 5.0]);
+        assert!(slowest(&[vec![found(4, 2.0)], Vec::new()], 1).is_err());
+    }
 }

@@ -8,7 +8,7 @@ use lockstep_collective::{CollectiveError, Endpoint, Group, Partials, Peer, Tran
 use lockstep_engine::geometry::{Assignment, Node};
 use lockstep_engine::ids::{Epoch, Lane, Rank, Step};
 
-use super::{Found, Way};
+use super::{Found, Route, Way};
 use crate::Error;
 use crate::spread::Spread;
 
@@ -20,7 +20,12 @@ const WARM_UP: usize = 3;
 ///
 /// # Errors
 /// When the others are not there or fail, when the result is wrong, and when the way cannot be taken.
-pub fn run((way, streams): (Way, usize), rank: u32, ranks: u32, sizes: &[usize]) -> Result<(), Error> {
+pub fn run(
+    (Route { way, streams }, yields): (Route, bool),
+    rank: u32,
+    ranks: u32,
+    sizes: &[usize],
+) -> Result<(), Error> {
     let name = |rank: u32| format!("bench/{rank}");
     let options = lockstep_collective::Options {
         transport: match way {
@@ -28,6 +33,7 @@ pub fn run((way, streams): (Way, usize), rank: u32, ranks: u32, sizes: &[usize])
             Way::Tcp => Transport::Tcp,
         },
         streams,
+        yields,
         ..lockstep_collective::Options::new((Ipv4Addr::LOCALHOST, 0).into(), 1, name(rank))
     };
     let endpoint = Endpoint::bind(options).map_err(failed)?;

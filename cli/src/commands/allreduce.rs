@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lockstep_bench::allreduce::{self, Line, Options, Way};
+use lockstep_bench::allreduce::{self, Line, Options, Route, Way};
 
 use super::drills::{bench, beside};
 use crate::failure::Failure;
@@ -27,6 +27,11 @@ pub(crate) struct AllreduceArgs {
     /// Connections between two ranks over TCP, as `collective.streams` in a job.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1], value_parser = clap::value_parser!(u8).range(1..=16))]
     streams: Vec<u8>,
+    /// Ranks that wait leave their cores to others at once, as in a job with `collective.overlap`, which is the default: there a rank
+    /// computes the next bucket while one is reduced. Without this they look for a moment whether they can go on, as in a
+    /// job with `overlap = false`.
+    #[arg(long)]
+    yields: bool,
     /// Rounds; in each, everything is measured once.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -52,6 +57,8 @@ pub(crate) struct RankArgs {
     rank: u32,
     ranks: u32,
     sizes: Vec<usize>,
+    #[arg(long)]
+    yields: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -110,12 +117,16 @@ pub(crate) async fn run(args: AllreduceArgs, format: Format) -> anyhow::Result<(
     };
     let each = |way: Transport| {
         let streams = streams(way).into_iter();
-        streams.map(move |streams| (way.into(), usize::from(streams)))
+        streams.map(move |streams| Route {
+            way: way.into(),
+            streams: usize::from(streams),
+        })
     };
     let options = Options {
         ranks: args.ranks,
         sizes: args.sizes,
-        ways: args.transport.iter().copied().flat_map(each).collect(),
+        routes: args.transport.iter().copied().flat_map(each).collect(),
+        yields: args.yields,
         rounds: args.rounds,
         torch: args.against.map(|Peer::Torch| args.python),
     };
@@ -147,11 +158,10 @@ fn cells(line: &Line) -> [String; 10] {
 }
 
 pub(crate) fn rank(args: &RankArgs) -> anyhow::Result<()> {
-    let ranks = allreduce::run_rank(
-        (args.transport.into(), args.streams),
-        args.rank,
-        args.ranks,
-        &args.sizes,
-    );
-    ranks.map_err(|error| Failure::Job(error.to_string()).into())
+    let route = Route {
+        way: args.transport.into(),
+        streams: args.streams,
+    };
+    let measured = allreduce::run_rank((route, args.yields), args.rank, args.ranks, &args.sizes);
+    measured.map_err(|error| Failure::Job(error.to_string()).into())
 }

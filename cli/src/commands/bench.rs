@@ -94,7 +94,7 @@ pub(crate) async fn run(command: Command, format: Format) -> anyhow::Result<()> 
     match command {
         Command::Step(args) => speed::step(args, format).await,
         Command::Scaling(args) => speed::scaling(args, format).await,
-        Command::Memory(args) => speed::memory_of(args, format).await,
+        Command::Memory(args) => speed::memory(args, format).await,
         Command::TrainLoop(args) => speed::train_loop(&args),
         Command::Products { spec } => speed::products(&spec),
         Command::Overhead(args) => overhead(args, format).await,

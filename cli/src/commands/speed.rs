@@ -1,20 +1,24 @@
 //! `bench step`, `scaling` and `memory`: what training takes, beside what a peer takes in the same run.
 
 mod alone;
+mod memory;
+mod peaks;
 mod processes;
+mod scaling;
 
 use std::path::{Path, PathBuf};
 
 use lockstep_bench::spread::median;
 use lockstep_engine::spec::Spec;
-use lockstep_trainer::memory;
 
 use crate::failure::Failure;
 use crate::output::{Format, table};
 use processes::Bench;
 
 pub(crate) use alone::{LoopArgs, products, train_loop};
+pub(crate) use memory::{MemoryArgs, memory};
 pub(super) use processes::{answer, build_dataset};
+pub(crate) use scaling::{ScalingArgs, scaling};
 
 /// Steps that do not count.
 const WARM_UP: u64 = 2;
@@ -76,24 +80,10 @@ pub(crate) enum Peer {
     Generic,
 }
 
-/// Weak scaling: how much of its speed a rank keeps when there are more, each with as much to do as before.
-///
-/// Whole jobs, with one thread a rank, in turn.
+/// PyTorch beside what is measured.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ScalingArgs {
-    #[command(flatten)]
-    what: What,
-    /// Ranks, against one.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=64))]
-    ranks: u32,
-}
-
-/// Measure the peak memory of a process that trains, beside what was planned, and PyTorch's.
-#[derive(Debug, clap::Args)]
-pub(crate) struct MemoryArgs {
-    #[command(flatten)]
-    what: What,
-    /// Compare with PyTorch's process.
+struct Beside {
+    /// Measure PyTorch as well, in turn.
     #[arg(long, value_name = "PEER", value_parser = ["torch"])]
     against: Option<String>,
     /// The Python that has PyTorch.
@@ -102,6 +92,12 @@ pub(crate) struct MemoryArgs {
 }
 
 impl What {
+    /// The model, as it was named.
+    fn name(&self) -> String {
+        let spec = self.spec.as_ref().map(|path| path.display().to_string());
+        spec.unwrap_or_else(|| self.preset.clone())
+    }
+
     fn source(&self, ranks: u32, dataset: &Path) -> anyhow::Result<String> {
         if !ranks.is_power_of_two() {
             let message = format!("--ranks {ranks}: must be a power of two, so that all have as much to do");
@@ -137,6 +133,16 @@ fn toml_fields(model: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(fields
         .map(|(name, value)| format!("{name} = {value}\n"))
         .collect())
+}
+
+/// Round by round, the one by the other.
+fn ratios(of: &[f64], by: &[f64]) -> Vec<f64> {
+    of.iter().zip(by).map(|(of, by)| of / by).collect()
+}
+
+/// Says on standard error how far it is.
+fn say_round(round: u32, what: &What) {
+    eprintln!("round {} of {}", round + 1, what.rounds);
 }
 
 #[derive(serde::Serialize)]
@@ -187,17 +193,17 @@ pub(crate) async fn step(args: StepArgs, format: Format) -> anyhow::Result<()> {
     }
     let folder = tempfile::Builder::new().prefix("lockstep-bench-").tempdir()?;
     let bench = Bench::new(&args.what, folder.path(), Some(&args.python)).await?;
-    let (mut ours, mut peaks) = (Vec::new(), Vec::new());
+    let (mut ours, mut peaks): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
     let mut theirs: Vec<Vec<f64>> = vec![Vec::new(); args.against.len()];
     for round in 0..args.what.rounds {
-        eprintln!("round {} of {}", round + 1, args.what.rounds);
-        let found = if args.ranks == 1 {
-            bench.process("decoder", true).await?
+        say_round(round, &args.what);
+        if args.ranks == 1 {
+            let (found, peak) = bench.process("decoder", true).await?;
+            ours.push(found.tokens_per_second);
+            peaks.extend(peak);
         } else {
-            bench.job(args.ranks).await?
-        };
-        ours.push(found.0.tokens_per_second);
-        peaks.extend(found.1);
+            ours.push(bench.job(args.ranks).await?);
+        }
         for (peer, speeds) in args.against.iter().zip(&mut theirs) {
             let found = match peer {
                 Peer::Torch => bench.torch(args.ranks, false).await?,
@@ -209,11 +215,7 @@ pub(crate) async fn step(args: StepArgs, format: Format) -> anyhow::Result<()> {
         }
     }
     let against = args.against.iter().zip(theirs).map(|(&peer, tokens_per_second)| {
-        let ratios: Vec<f64> = ours
-            .iter()
-            .zip(&tokens_per_second)
-            .map(|(ours, theirs)| ours / theirs)
-            .collect();
+        let ratios = ratios(&ours, &tokens_per_second);
         Compared {
             peer,
             median_ratio: median(&ratios),
@@ -225,11 +227,7 @@ pub(crate) async fn step(args: StepArgs, format: Format) -> anyhow::Result<()> {
     let model_gflops = speed * flops(&spec) / 1e9;
     let peak_gflops = peaks.iter().copied().reduce(f64::max);
     let result = Speed {
-        model: args
-            .what
-            .spec
-            .as_ref()
-            .map_or(args.what.preset.clone(), |path| path.display().to_string()),
+        model: args.what.name(),
         parameters: spec.model.parameters(),
         ranks: args.ranks,
         median_tokens_per_second: speed,
@@ -280,95 +278,25 @@ fn describe(speed: &Speed) -> String {
     text
 }
 
-#[derive(serde::Serialize)]
-struct Scaling {
-    model: String,
-    ranks: u32,
-    one: Vec<f64>,
-    many: Vec<f64>,
-    /// Of a rank's speed, the share that is kept, round by round.
-    kept: Vec<f64>,
-    median_kept: f64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(crate) async fn scaling(args: ScalingArgs, format: Format) -> anyhow::Result<()> {
-    args.what.parse(args.ranks)?;
-    let folder = tempfile::Builder::new().prefix("lockstep-bench-").tempdir()?;
-    let bench = Bench::new(&args.what, folder.path(), None).await?;
-    let (mut one, mut many) = (Vec::new(), Vec::new());
-    for round in 0..args.what.rounds {
-        eprintln!("round {} of {}", round + 1, args.what.rounds);
-        one.push(bench.job(1).await?.0.tokens_per_second);
-        many.push(bench.job(args.ranks).await?.0.tokens_per_second);
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        what: What,
     }
-    let kept: Vec<f64> = one
-        .iter()
-        .zip(&many)
-        .map(|(one, many)| many / f64::from(args.ranks) / one)
-        .collect();
-    let result = Scaling {
-        model: args.what.preset.clone(),
-        ranks: args.ranks,
-        median_kept: median(&kept),
-        one,
-        many,
-        kept,
-    };
-    format.print(&result, |scaling| {
-        let rows = scaling.one.iter().zip(&scaling.many).zip(&scaling.kept);
-        let rows = rows.map(|((one, many), kept)| {
-            [
-                format!("{one:.0}"),
-                format!("{many:.0}"),
-                format!("{:.1}%", kept * 100.0),
-            ]
-        });
-        format!(
-            "{}\n\na rank of {} keeps {:.1}% of its speed (median of {} rounds)",
-            table(["tokens/s of one rank", "of all", "kept"], rows),
-            scaling.ranks,
-            scaling.median_kept * 100.0,
-            scaling.kept.len(),
-        )
-    })
-}
 
-#[derive(serde::Serialize)]
-struct Memory {
-    model: String,
-    planned_bytes: u64,
-    measured_bytes: u64,
-    torch_bytes: Option<u64>,
-    /// Ours over PyTorch's.
-    ratio: Option<f64>,
-}
+    fn what(line: &str) -> What {
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        <Line as clap::Parser>::try_parse_from(words).unwrap().what
+    }
 
-pub(crate) async fn memory_of(args: MemoryArgs, format: Format) -> anyhow::Result<()> {
-    let spec = args.what.parse(1)?;
-    let folder = tempfile::Builder::new().prefix("lockstep-bench-").tempdir()?;
-    let bench = Bench::new(&args.what, folder.path(), Some(&args.python)).await?;
-    let measured = bench.process("decoder", false).await?.0.peak_bytes;
-    let torch = match args.against {
-        Some(_) => Some(bench.torch(1, false).await?.peak_bytes),
-        None => None,
-    };
-    let result = Memory {
-        model: args.what.preset.clone(),
-        planned_bytes: memory::of_process(&spec),
-        measured_bytes: measured,
-        torch_bytes: torch,
-        ratio: torch.map(|torch| measured as f64 / torch as f64),
-    };
-    format.print(&result, |memory| {
-        let mebibytes = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
-        let mut rows = vec![
-            ["planned".to_owned(), mebibytes(memory.planned_bytes)],
-            ["measured".to_owned(), mebibytes(memory.measured_bytes)],
-        ];
-        if let (Some(torch), Some(ratio)) = (memory.torch_bytes, memory.ratio) {
-            rows.push(["PyTorch's process".to_owned(), mebibytes(torch)]);
-            rows.push(["ours is times".to_owned(), format!("{ratio:.3}")]);
-        }
-        table([memory.model.as_str(), "peak"], rows)
-    })
+    #[test]
+    fn a_model_is_named_as_it_was_asked_for() {
+        assert_eq!(what("").name(), "tiny");
+        assert_eq!(what("--preset small").name(), "small");
+        assert_eq!(what("--spec job.toml").name(), "job.toml");
+    }
 }

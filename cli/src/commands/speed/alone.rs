@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context as _;
 use lockstep_engine::random::Stream;
 use lockstep_trainer::{Batch, DType, Decoder, DeviceName, Llama, Network, Schedule, Trainer};
 
 use super::processes::Found;
-use super::{WARM_UP, median};
+use super::{WARM_UP, median, peaks};
 use crate::commands::spec;
-use crate::failure::Failure;
 
 /// The hidden verb behind one measurement of `bench step`.
 #[derive(Debug, clap::Args)]
@@ -52,7 +50,7 @@ pub(crate) fn train_loop(args: &LoopArgs) -> anyhow::Result<()> {
     let found = Found {
         step_ms: step * 1e3,
         tokens_per_second: tokens as f64 / step,
-        peak_bytes: peak_bytes()?,
+        peak_bytes: peaks::own()?,
     };
     println!("{}", serde_json::to_string(&found)?);
     Ok(())
@@ -69,13 +67,4 @@ pub(crate) fn products(spec: &Path) -> anyhow::Result<()> {
         )
     );
     Ok(())
-}
-
-/// The most memory that this process ever had resident.
-fn peak_bytes() -> anyhow::Result<u64> {
-    let status =
-        std::fs::read_to_string("/proc/self/status").map_err(Failure::storage("read /proc/self/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kibibytes.context("find VmHWM in /proc/self/status")? * 1024)
 }

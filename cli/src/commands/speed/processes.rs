@@ -1,12 +1,13 @@
 //! The processes that are measured: ours and a peer's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context as _;
-use lockstep_engine::spec::Spec;
+use lockstep_coordinator::summary::Summary;
 
-use super::What;
+use super::{What, peaks};
 use crate::commands::run::{Job, JobOptions, finished, locally};
 use crate::commands::{data, jobs};
 use crate::failure::Failure;
@@ -73,16 +74,36 @@ impl<'a> Bench<'a> {
         Ok((found, peak))
     }
 
-    /// A whole job, with one thread a rank.
-    pub(super) async fn job(&self, ranks: u32) -> anyhow::Result<(Found, Option<f64>)> {
+    /// Tokens per second of a whole job, with one thread a rank.
+    pub(super) async fn job(&self, ranks: u32) -> anyhow::Result<f64> {
+        let summary = self.run(ranks).await?;
+        let spec = self.what.parse(ranks)?;
+        let tokens = (spec.samples_per_step() * spec.batch.sequence_length as u64) as f64;
+        Ok(tokens / summary.step_ms_median * 1e3)
+    }
+
+    /// The most memory that each rank of a job has had, by its slot.
+    pub(super) async fn peaks(&self, ranks: u32) -> anyhow::Result<BTreeMap<u32, u64>> {
+        let (summary, peaks) = peaks::of_ranks(ranks, self.run(ranks)).await;
+        summary?;
+        if peaks.len() == ranks as usize {
+            return Ok(peaks);
+        }
+        Err(Failure::Job(format!(
+            "of {ranks} ranks only {} were seen in /proc",
+            peaks.len()
+        ))
+        .into())
+    }
+
+    async fn run(&self, ranks: u32) -> anyhow::Result<Summary> {
         let dataset = self.dataset()?;
-        let spec_file = self.folder.join(format!("job-{ranks}.toml"));
-        let source = self.what.source(ranks, &dataset)?;
-        std::fs::write(&spec_file, &source)
-            .map_err(Failure::storage(format!("write {}", spec_file.display())))?;
+        let spec = self.folder.join(format!("job-{ranks}.toml"));
+        std::fs::write(&spec, self.what.source(ranks, &dataset)?)
+            .map_err(Failure::storage(format!("write {}", spec.display())))?;
         let out = self.folder.join("job");
         let options = JobOptions {
-            spec: spec_file,
+            spec,
             out: Some(out.clone()),
             resume: false,
             kill: Vec::new(),
@@ -90,17 +111,7 @@ impl<'a> Bench<'a> {
         let prepared = Job::read(&options)?.prepare(Format::Json)?;
         let summary = finished(&locally(&prepared, ranks, Some(1), Progress::quiet()).await?)?;
         std::fs::remove_dir_all(&out).ok();
-        let spec = Spec::parse(&source)?;
-        let tokens = (spec.samples_per_step() * spec.batch.sequence_length as u64) as f64;
-        let step_ms = summary.step_ms_median;
-        Ok((
-            Found {
-                step_ms,
-                tokens_per_second: tokens / step_ms * 1e3,
-                peak_bytes: 0,
-            },
-            None,
-        ))
+        Ok(summary)
     }
 
     fn dataset(&self) -> anyhow::Result<PathBuf> {
