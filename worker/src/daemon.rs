@@ -1,5 +1,7 @@
 //! One per node: registers it, starts a rank process for each slot that the coordinator fills, relays logs.
 //!
+//! A rank is this program, started as `PROGRAM rank …`.
+//!
 //! The ranks are the daemon's, not the connection's: when the coordinator is lost they go on, and the next one, or the
 //! same one started anew, is told of them. They end with the daemon, and with their jobs.
 
@@ -7,7 +9,6 @@ mod child;
 mod outbox;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lockstep_engine::ids::{JobId, NodeId, WorkerId};
@@ -39,8 +40,6 @@ pub struct Options {
     pub threads: Option<u32>,
     /// The interface of the data plane; by default the one that leads to the coordinator.
     pub interface: Option<IpAddr>,
-    /// The program to start as `PROGRAM rank …`.
-    pub program: PathBuf,
 }
 
 /// How long the coordinator may be missing at the start.

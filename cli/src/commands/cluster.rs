@@ -1,7 +1,7 @@
 //! `coordinator`, `worker` and the hidden `rank`: the processes of a cluster.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use lockstep_coordinator::{Coordinator, Options, StoreOptions};
@@ -160,7 +160,6 @@ pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
         slots: args.slots,
         threads: args.threads,
         interface: args.interface,
-        program: std::env::current_exe().context("find this program")?,
     };
     daemon::run(options, shutdown(args.lifeline)?).await?;
     Ok(())
@@ -168,6 +167,7 @@ pub(crate) async fn worker(args: WorkerArgs) -> anyhow::Result<()> {
 
 pub(crate) async fn rank(args: RankArgs, network: MakeNetwork) -> anyhow::Result<()> {
     log_to_stderr("info");
+    take_name();
     lifeline::watch(|| std::process::exit(1)).context("watch standard input")?;
     let worker = WorkerId {
         node: args.node,
@@ -184,6 +184,14 @@ pub(crate) async fn rank(args: RankArgs, network: MakeNetwork) -> anyhow::Result
     };
     rank::run(options).await?;
     Ok(())
+}
+
+/// Has `ps` and `top` call this process by its program's name: it was started as `/proc/self/exe`, and is `exe` to them.
+fn take_name() {
+    let program = std::env::args_os().next().map(PathBuf::from);
+    if let Some(name) = program.as_deref().and_then(Path::file_name) {
+        std::fs::write("/proc/self/comm", name.as_encoded_bytes()).ok();
+    }
 }
 
 /// Arms the fault that the environment names for this process, for tests and drills.

@@ -17,6 +17,10 @@ use super::Options;
 /// How long killed ranks may take to be gone.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What this process runs, whatever is by now in the place of the file that it was started from: a rank of another build
+/// could compute other bits than those that the daemon's fingerprint stands for.
+const PROGRAM: &str = "/proc/self/exe";
+
 type Words = mpsc::Sender<wire::daemon_up::What>;
 
 /// All ranks that were started and whose end was not reported yet.
@@ -131,8 +135,9 @@ fn start(options: &Options, job: &JobId, worker: &WorkerId) -> std::io::Result<C
         .threads
         .map_or_else(share, |threads| threads as usize)
         .to_string();
-    let mut command = Command::new(&options.program);
+    let mut command = Command::new(PROGRAM);
     command
+        .arg0(std::env::args_os().next().unwrap_or_default())
         .arg("rank")
         .args(["--coordinator", &options.coordinators.to_string()])
         .args(["--job", job.as_str()])
