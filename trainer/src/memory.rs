@@ -2,14 +2,14 @@
 
 use lockstep_engine::spec::Spec;
 
-use crate::decoder::memory::activations;
+use crate::decoder::memory;
 
 /// Program, stacks, tables and packed panels: what a process has whatever the model is.
 const BASE: u64 = 24 << 20;
 /// Copies of all parameters: weights and two moments.
 const STATE: u64 = 3;
 
-/// Bytes that a rank's process takes when it is alone, and so has most to do: the state, a snapshot of it for a checkpoint,
+/// Bytes that a rank's process takes on one thread when it is alone, and so has most to do: the state, a snapshot of it for a checkpoint,
 /// gradients, activations. Other members and feeds take some more.
 ///
 /// A rank with all lanes folds them as they come, and so holds one partial sum for each level of the tree over lanes,
@@ -20,10 +20,20 @@ pub fn of_rank(spec: &Spec) -> u64 {
     (BASE + copies(spec, 2 * STATE + partials + 1)).saturating_add(activations_of(spec))
 }
 
-/// Bytes that a process takes which trains alone: as a rank, with one gradient.
+/// Bytes that a process takes on one thread which trains alone: as a rank, with one gradient.
 #[must_use]
 pub fn of_process(spec: &Spec) -> u64 {
     (BASE + copies(spec, STATE + 1)).saturating_add(activations_of(spec))
+}
+
+/// Bytes that a process takes for each thread beyond the first.
+#[must_use]
+pub fn of_thread(spec: &Spec) -> u64 {
+    memory::of_thread(
+        &spec.model,
+        spec.batch.sequences as usize,
+        spec.batch.sequence_length,
+    )
 }
 
 fn copies(spec: &Spec, count: u64) -> u64 {
@@ -32,7 +42,7 @@ fn copies(spec: &Spec, count: u64) -> u64 {
 
 fn activations_of(spec: &Spec) -> u64 {
     let batch = &spec.batch;
-    activations(
+    memory::activations(
         &spec.model,
         spec.memory.recompute,
         batch.sequences as usize,

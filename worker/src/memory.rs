@@ -10,11 +10,17 @@ use lockstep_trainer::memory;
 /// # Errors
 /// The numbers, and what to change.
 pub(crate) fn check(spec: &Spec) -> Result<(), String> {
-    let (planned, available) = (memory::of_rank(spec), available());
-    match available {
-        Some(available) if planned > available => Err(refusal(spec, planned, available)),
-        _ => Ok(()),
+    let available = available().unwrap_or(u64::MAX);
+    fits(spec, rayon::current_num_threads() as u64, available)
+}
+
+fn fits(spec: &Spec, threads: u64, available: u64) -> Result<(), String> {
+    let others = threads.saturating_sub(1) * memory::of_thread(spec);
+    let planned = memory::of_rank(spec).saturating_add(others);
+    if planned > available {
+        return Err(refusal(spec, planned, available));
     }
+    Ok(())
 }
 
 fn refusal(spec: &Spec, planned: u64, available: u64) -> String {
@@ -82,6 +88,16 @@ mod tests {
         }
         assert_eq!(check(&Spec::parse(&source("")).unwrap()), Ok(()));
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    /// Each packs the keys and values of a sequence.
+    #[test]
+    fn threads_take_their_part() {
+        let spec = "[model]\npreset = \"nano\"\nmax_position_embeddings = 8192\n[data]\ncorpus = \".\"\n";
+        let (spec, available) = (Spec::parse(spec).unwrap(), 2 << 30);
+        assert_eq!(fits(&spec, 4, available), Ok(()));
+        let refused = fits(&spec, 1000, available).unwrap_err();
+        assert!(refused.contains("2048 MiB left"), "{refused}");
     }
 
     /// As much of everything as a spec can ask for: more bytes than can be counted.

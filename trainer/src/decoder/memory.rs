@@ -32,13 +32,7 @@ pub fn activations(spec: &ModelSpec, recompute: Recompute, sequences: usize, len
     let saved = 3 * hidden + qkv + 2 * ffn + spec.num_attention_heads;
     let work = 4 * hidden + ffn + qkv;
     let logits = head::chunk(spec.vocab_size).min(tokens) * spec.vocab_size;
-    let shape = Shape {
-        sequences,
-        length,
-        heads: spec.num_attention_heads,
-        kv_heads: spec.num_key_value_heads,
-        width: hidden / spec.num_attention_heads,
-    };
+    let shape = shape(spec, sequences, length);
     let rotary = spec.max_position_embeddings * shape.width;
     let widest = spec.vocab_size.max(2 * ffn).max(qkv);
     let kernels = matmul::scratch(hidden.max(ffn), widest) + shape.scratch() + tokens.div_ceil(64) * hidden;
@@ -51,4 +45,22 @@ pub fn activations(spec: &ModelSpec, recompute: Recompute, sequences: usize, len
     };
     let values = tokens * (kept + work) + (logits + rotary + kernels) as u128;
     u64::try_from(size_of::<f32>() as u128 * values).unwrap_or(u64::MAX)
+}
+
+/// Bytes of what the kernels keep on each thread beyond the first: it computes parts of products, and attention.
+#[must_use]
+pub fn of_thread(spec: &ModelSpec, sequences: usize, length: usize) -> u64 {
+    let Sizes { hidden, ffn, .. } = Sizes::new(spec);
+    let shape = shape(spec, sequences, length);
+    (size_of::<f32>() * (matmul::scratch(hidden.max(ffn), shape.width) + shape.scratch())) as u64
+}
+
+fn shape(spec: &ModelSpec, sequences: usize, length: usize) -> Shape {
+    Shape {
+        sequences,
+        length,
+        heads: spec.num_attention_heads,
+        kv_heads: spec.num_key_value_heads,
+        width: spec.hidden_size / spec.num_attention_heads,
+    }
 }
