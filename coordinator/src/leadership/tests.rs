@@ -14,13 +14,15 @@ use crate::store::tests::server::Etcd as Server;
 use crate::store::tests::{job, record};
 use lockstep_engine::ids::Epoch;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Told from the time that a change takes by itself, on a busy machine too.
+const LEASE: Duration = Duration::from_secs(10);
 
 async fn seat(server: &Server, url: &str) -> Seat {
     let options = Options {
         endpoints: vec![server.url().to_owned()],
         prefix: "/lockstep/test".into(),
-        lease: Duration::from_secs(2),
+        lease: LEASE,
     };
     Seat::elected(&options, url.to_owned()).await.unwrap()
 }
@@ -59,7 +61,8 @@ async fn one_leads_the_others_know_it_and_the_next_takes_over_at_once_when_it_le
     awaited(&mut b, knows).await;
     a.leave().await;
     let (new, took) = leading(&mut b).await;
-    assert!(took < Duration::from_secs(1), "given back, yet it took {took:?}");
+    // Three quarters of it were left at least.
+    assert!(took < LEASE / 2, "given back, yet it took {took:?}");
     let late = old.raise_epoch(&job("a"), Epoch(0), Epoch(1)).await;
     assert!(matches!(late, Err(StoreError::Deposed { .. })), "{late:?}");
     assert_eq!(new.jobs().await.unwrap().len(), 1);
@@ -74,7 +77,7 @@ async fn a_leader_without_etcd_steps_down_before_its_lease_is_over_and_leads_aga
     leading(&mut a).await;
     server.kill();
     let (_, took) = awaited(&mut a, |role| matches!(role, Role::Standby { .. })).await;
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < LEASE, "{took:?}");
     server.start_again();
     let (store, _) = leading(&mut a).await;
     store.put_job(&record("a", 1)).await.unwrap();

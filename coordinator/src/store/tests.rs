@@ -369,7 +369,8 @@ mod etcd {
         ] {
             assert!(result.as_ref().is_err_and(StoreError::is_retryable), "{result:?}");
         }
-        assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+        // Three calls of at most a second each.
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
         server.start_again();
         let (name, record) = (job("a"), record("a", 1));
         insist(|| store.put_job(&record)).await.unwrap();
