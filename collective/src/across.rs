@@ -78,7 +78,7 @@ impl<'a> Across<'a> {
         };
         let len = call.held.len();
         let chunk = plan::cut(len, rank, count)..plan::cut(len, rank + 1, count);
-        let mut errands = plan::errands_between(len, hosts);
+        let mut errands = plan::in_few_frames(plan::errands_between(len, hosts), call.place.turn.bucket);
         errands.retain(|errand| errand.between.contains(&me));
         for Errand { piece, .. } in &mut errands {
             piece.range = piece.range.start - chunk.start..piece.range.end - chunk.start;

@@ -64,18 +64,33 @@ impl Endpoint {
         operation.claim(turn)?;
         match way {
             Way::Broken(error) => Err(error),
-            Way::Tcp => over_links(&mut operation, Reduction::new(call, &shared.pool), out, || ()),
+            Way::Tcp => over_links(
+                &mut operation,
+                Reduction::between_all(call, &shared.pool),
+                out,
+                || (),
+            ),
             Way::Shared(neighbours) => {
                 let mut neighbours = neighbours.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(rounds) = Rounds::new(&call, &[call.root], neighbours.slots()) else {
-                    return over_links(&mut operation, Reduction::new(call, &shared.pool), out, || ());
+                    return over_links(
+                        &mut operation,
+                        Reduction::between_all(call, &shared.pool),
+                        out,
+                        || (),
+                    );
                 };
                 let reduced = Local::new(&call, &rounds, &mut operation, &mut neighbours).run(out);
                 operation.end_in_memory(reduced)
             }
             Way::Across(hosts, neighbours) => {
                 let Some(across) = Across::new(&call, assignment, &hosts) else {
-                    return over_links(&mut operation, Reduction::new(call, &shared.pool), out, || ());
+                    return over_links(
+                        &mut operation,
+                        Reduction::between_all(call, &shared.pool),
+                        out,
+                        || (),
+                    );
                 };
                 let reduced = across.run(&mut operation, neighbours.as_deref(), (&shared.pool, out));
                 if neighbours.is_some() {

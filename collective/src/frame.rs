@@ -28,7 +28,7 @@ use crate::limits::{MAX_HELLO_BYTES, MAX_PARTS, MAX_PAYLOAD_BYTES};
 pub const HEADER_BYTES: usize = 64;
 
 const MAGIC: [u8; 4] = *b"LKST";
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

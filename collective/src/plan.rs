@@ -14,6 +14,10 @@ use crate::hosts::Hosts;
 /// The most values of a piece that is sent: 512 KiB, so that it is still in the cache when it is added and sent on.
 pub(crate) const PIECE_VALUES: usize = 1 << 17;
 
+/// The most values that members take in of a bucket that one of them adds up alone: 96 KiB, so 32 KiB between four. What it
+/// takes to move values grows with them, what frames take does not: `docs/adr/0021-small-buckets.md`.
+const SMALL_VALUES: usize = 24 << 10;
+
 /// A run of values that one member reduces in one go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -97,6 +101,32 @@ pub(crate) fn errands_between(len: usize, hosts: &Hosts) -> Vec<Errand> {
     errands
 }
 
+/// Cuts a small bucket less: what is between the same members, three at least, is one piece. Others are left as they are.
+///
+/// One member adds all of a piece up, of those that had a chunk of it another one for each bucket. So it takes `2(n-1)` frames
+/// between `n` members, where chunks take `2n(n-1)`. Between two that would save two frames of four.
+pub(crate) fn in_few_frames(errands: Vec<Errand>, bucket: u32) -> Vec<Errand> {
+    let taken_in = |errand: &Errand| errand.piece.range.len() * (errand.between.len() - 1);
+    let is_small = errands.iter().map(taken_in).sum::<usize>() <= SMALL_VALUES;
+    if !is_small || errands.iter().any(|errand| errand.between.len() < 3) {
+        return errands;
+    }
+    let runs = errands.chunk_by(|a, b| a.between == b.between);
+    let joined = |(index, run): (u32, &[Errand])| {
+        let (first, last) = (&run[0], &run[run.len() - 1]);
+        let piece = Piece {
+            index,
+            owner: run[bucket.wrapping_add(index) as usize % run.len()].piece.owner,
+            range: first.piece.range.start..last.piece.range.end,
+        };
+        Errand {
+            piece,
+            between: first.between.clone(),
+        }
+    };
+    (0u32..).zip(runs).map(joined).collect()
+}
+
 /// Where the chunk of a rank begins, of so many.
 pub(crate) fn cut(len: usize, rank: u32, members: u32) -> usize {
     // In u128: a length times a rank may exceed a word on small machines.
@@ -156,6 +186,41 @@ mod tests {
             }
             // Each slice is shared out evenly, but for a value.
             prop_assert!(owned.iter().max().unwrap() - owned.iter().min().unwrap() <= of.len());
+        }
+
+        #[test]
+        fn a_small_bucket_takes_the_fewest_frames_and_each_value_goes_once(
+            len in prop_oneof![0usize..40, 0usize..2 * SMALL_VALUES], of in prop::collection::vec(0usize..4, 1..9),
+            bucket in prop_oneof![0u32..9, Just(u32::MAX)],
+        ) {
+            let names: Vec<&str> = of.iter().map(|&host| ["a", "b", "c", "d"][host]).collect();
+            for cut in [errands(len, of.len() as u32), errands_between(len, &Hosts::new(&names))] {
+                let members = cut.first().map_or(1, |errand| errand.between.len());
+                let few = in_few_frames(cut.clone(), bucket);
+                if members < 3 || len * (members - 1) > SMALL_VALUES {
+                    prop_assert_eq!(few, cut);
+                    continue;
+                }
+                let mut at = 0;
+                for (place, Errand { piece, between }) in (0u32..).zip(&few) {
+                    prop_assert_eq!((piece.index, piece.range.start), (place, at));
+                    prop_assert!(!piece.range.is_empty() && between.contains(&piece.owner));
+                    at = piece.range.end;
+                    // Whoever had partials of a value has them still, and nobody else.
+                    for before in cut.iter().filter(|before| piece.range.contains(&before.piece.range.start)) {
+                        prop_assert_eq!(&before.between, between);
+                        prop_assert!(before.piece.range.end <= piece.range.end);
+                    }
+                }
+                prop_assert_eq!(at, len);
+                prop_assert!(few.windows(2).all(|two| two[0].between != two[1].between));
+            }
+        }
+
+        #[test]
+        fn owners_of_small_buckets_take_turns(members in 3u32..9, bucket in any::<u32>()) {
+            let few = in_few_frames(errands(members as usize, members), bucket);
+            prop_assert_eq!((few.len(), few[0].piece.owner), (1, Rank(bucket % members)));
         }
     }
 }

@@ -111,6 +111,14 @@ impl<'a> Reduction<'a> {
         Self::of(call, errands, pool)
     }
 
+    /// The machine for a bucket of any size between all members: a small one takes few frames.
+    pub(crate) fn between_all(call: Call<'a>, pool: &'a Pool) -> Self {
+        let bucket = call.place.turn.bucket;
+        let mut machine = Self::new(call, pool);
+        machine.errands = plan::in_few_frames(machine.errands, bucket);
+        machine
+    }
+
     /// A machine for some pieces only: those of which this member has partials. Their ranges are in what it holds, and
     /// in its output.
     pub(crate) fn of(call: Call<'a>, errands: Vec<Errand>, pool: &'a Pool) -> Self {

@@ -65,6 +65,7 @@ proptest! {
         len in 1usize..200,
         owners in prop::collection::vec(0u32..6, 16),
         seed in 1u64..,
+        in_few_frames in any::<bool>(),
         mut picks in prop::collection::vec(any::<u32>(), 64),
     ) {
         let lanes = 1u32 << log;
@@ -86,7 +87,8 @@ proptest! {
         for rank in 0..members {
             let (held, out) = (&held[rank as usize], &mut outs[rank as usize]);
             let call = Call::new(place(rank, members), &assignment, held, out).unwrap();
-            let mut machine = Reduction::new(call, &pool);
+            let new = if in_few_frames { Reduction::between_all } else { Reduction::new };
+            let mut machine = new(call, &pool);
             let mut outbox = Outbox::new(members as usize);
             machine.start(out, &mut outbox);
             post(rank, &mut outbox, &mut flying);
