@@ -10,7 +10,7 @@ use lockstep_proto::wire::JobState;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use support::PATIENCE;
-use support::cluster::{Coordinator, epoch};
+use support::cluster::{Coordinator, epoch, faulty_worker};
 use support::job::Job;
 use support::place::Place;
 use support::system::{await_end, await_text};
@@ -59,9 +59,10 @@ fn a_job_is_submitted_watched_and_done() {
         place.run(&format!("list {at} -o json")).code(0).json(),
         serde_json::json!([])
     );
+    // It is not over before the test has seen that it runs.
     let workers = [
         coordinator.worker(&place, "alpha", 1),
-        coordinator.worker(&place, "beta", 1),
+        faulty_worker(&place, &coordinator.url, "beta", &place.hold_before(200)),
     ];
 
     let submitted = place
@@ -96,6 +97,7 @@ fn a_job_is_submitted_watched_and_done() {
         .run(&format!("submit long.toml --out elsewhere {at}"))
         .code(2)
         .says(&["a job named `long` is not over yet", "lockstep cancel long"]);
+    place.let_go();
 
     // Both follow to the end of the job by themselves.
     let logs = logs.finish().code(0);
@@ -144,7 +146,7 @@ fn a_cancelled_job_frees_its_workers_and_keeps_its_checkpoints() {
     let at = format!("--coordinator {}", coordinator.url);
     let _worker = coordinator.worker(&place, "alpha", 2);
     place.run(&format!("submit long.toml --out out {at}")).code(0);
-    place.await_event("out", "checkpoint", "the checkpoint of step 40 is complete");
+    let step = place.await_first_checkpoint("out");
     let cancelled = place.run(&format!("cancel long {at} -o json")).code(0).json();
     assert_eq!(cancelled["state"], "cancelled", "{cancelled:#}");
     assert!(
@@ -154,11 +156,10 @@ fn a_cancelled_job_frees_its_workers_and_keeps_its_checkpoints() {
             .starts_with("cancelled after step ")
     );
     place.await_none_like(" rank ");
-    assert!(place.path("out/checkpoints/step-00000040").is_dir());
+    let checkpoint = format!("out/checkpoints/step-{step:08}");
+    assert!(place.path(&checkpoint).is_dir());
     assert!(!place.path("out/summary.json").exists());
-    place
-        .run("checkpoint verify out/checkpoints/step-00000040")
-        .code(0);
+    place.run(&format!("checkpoint verify {checkpoint}")).code(0);
     // The workers are free for the next one.
     place.write(&Job::default());
     place.run(&format!("submit small.toml --out small {at}")).code(0);

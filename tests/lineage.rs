@@ -91,10 +91,14 @@ fn same_marks(answer: &Value, first: Option<u64>) {
 fn a_document_is_followed_to_steps_checkpoints_and_exports() {
     let job = Job {
         keep: 0,
+        min_workers: 2,
         ..Job::default()
     };
     let place = Place::with(&job);
-    place.summary("run small.toml --local --workers 2 --out out");
+    let run = place.start_held("run small.toml --local --workers 2 --out out", 15);
+    place.await_checkpoint("out", 10);
+    place.let_go();
+    run.finish().code(0);
     for step in [10, 30] {
         place
             .run(&format!(
@@ -150,16 +154,19 @@ fn a_document_is_followed_to_steps_checkpoints_and_exports() {
 
 #[test]
 fn a_run_cut_back_by_a_resume_counts_no_step_twice() {
-    let job = Job {
+    let job = |min_workers| Job {
         steps: 120,
+        min_workers,
         ..Job::long()
     };
-    let place = Place::with(&job);
-    let run = place.start("run long.toml --local --workers 2 --out out");
+    let place = Place::with(&job(2));
+    let run = place.start_held("run long.toml --local --workers 2 --out out", 51);
     place.await_step("out", 50);
+    place.await_checkpoint("out", 40);
     place.kill_all();
     assert_eq!(run.finish().signal, Some(9));
     place.await_nobody();
+    place.write(&job(1));
     // As if an earlier version had begun the run.
     let ledger = place.read("out/ledger.jsonl");
     let later = ledger.lines().skip(10).map(|line| format!("{line}\n"));

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use lockstep_proto::wire::JobState;
 use serde_json::Value;
-use support::cluster::Coordinator;
+use support::cluster::{Coordinator, faulty_worker};
 use support::job::Job;
 use support::place::Place;
 use support::process::Process;
@@ -39,33 +39,41 @@ fn same_weights(summary: &Value) {
     }
 }
 
-/// A place where a run of [`Job::long`] was cut off after `step`, all its processes at once.
-fn cut_off(workers: u32, step: u64) -> Place {
-    let place = Place::with(&Job::long());
-    let run = place.start(&format!("run long.toml --local --workers {workers} --out out"));
-    place.await_step("out", step);
-    let due = step / 40 * 40;
-    if due > 0 {
-        // It is written in the background.
-        place.await_event(
-            "out",
-            "checkpoint",
-            &format!("the checkpoint of step {due} is complete"),
-        );
+/// A place where a run of [`Job::long`] was cut off after these steps, all its processes at once: first after the first,
+/// and resumed after each of the others. The last checkpoint that was due before is there each time.
+fn cut_off(workers: u32, steps: &[u64]) -> Place {
+    // Nobody is left behind, so that all wait for the one that is held.
+    let place = Place::with(&Job {
+        min_workers: workers,
+        ..Job::long()
+    });
+    let line = format!("run long.toml --local --workers {workers} --out out");
+    for (time, &step) in steps.iter().enumerate() {
+        let resume = ["", " --resume"][usize::from(time > 0)];
+        let run = place.start_held(&format!("{line}{resume}"), step + 1);
+        place.await_step("out", step);
+        place.await_file("held");
+        let due = step / 40 * 40;
+        if due > 0 {
+            place.await_checkpoint("out", due);
+        }
+        place.kill_all();
+        assert_eq!(run.finish().signal, Some(9));
+        place.await_nobody();
+        // The next one is held anew.
+        fs::remove_file(place.path("held")).unwrap();
     }
-    place.kill_all();
-    assert_eq!(run.finish().signal, Some(9));
-    place.await_nobody();
     assert!(
         !place.path("out/summary.json").exists(),
         "cut off too late to matter"
     );
+    place.write(&Job::long());
     place
 }
 
 #[test]
 fn everything_killed_at_once_resumes_to_the_same_weights() {
-    let place = cut_off(4, 90);
+    let place = cut_off(4, &[90]);
     // The folder is used: only --resume goes on in it.
     place
         .run("run long.toml --local --workers 4 --out out")
@@ -88,13 +96,13 @@ fn everything_killed_at_once_resumes_to_the_same_weights() {
 
 #[test]
 fn another_number_of_workers_goes_on_where_the_first_left() {
-    let place = cut_off(3, 50);
+    let place = cut_off(3, &[50]);
     same_weights(&place.summary("run long.toml --local --workers 1 --out out --resume"));
 }
 
 #[test]
 fn cut_off_before_the_first_checkpoint_starts_over() {
-    let place = cut_off(2, 3);
+    let place = cut_off(2, &[3]);
     same_weights(&place.summary("run long.toml --local --workers 2 --out out --resume"));
 }
 
@@ -119,8 +127,8 @@ fn damage(file: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Looks for what a rank says of the newest checkpoint, and for the older one that the run goes on from.
-fn passed_over(place: &Place, [.., older, newest]: &[PathBuf; 2]) -> String {
+/// Looks for what a rank says of the newest checkpoint, and for the older one that the run went on from at last.
+fn passed_over(place: &Place, [older, newest]: &[PathBuf; 2]) -> String {
     let log = place.read("out/workers.log");
     let warning = log.lines().find(|line| line.contains("skipped: "));
     let warning = warning.unwrap_or_else(|| panic!("nothing was skipped: {log}"));
@@ -128,15 +136,20 @@ fn passed_over(place: &Place, [.., older, newest]: &[PathBuf; 2]) -> String {
     assert!(warning.contains(name), "{warning}");
     let older = older.file_name().unwrap().to_str().unwrap();
     let step: u64 = older.trim_start_matches("step-").parse().unwrap();
-    let events = place.read("out/events.jsonl");
+    let events = place.events("out");
+    let resumed = events
+        .iter()
+        .rev()
+        .find(|(_, text)| text.contains("resuming from "));
+    let (_, resumed) = resumed.unwrap_or_else(|| panic!("it did not resume: {events:#?}"));
     let from = format!("resuming from the checkpoint of step {step}");
-    assert!(events.contains(&from), "{events}");
+    assert!(resumed.contains(&from), "{from}: {events:#?}");
     warning.to_owned()
 }
 
 #[test]
 fn a_damaged_newest_checkpoint_is_passed_over() {
-    let place = cut_off(2, 130);
+    let place = cut_off(2, &[50, 130]);
     let checkpoints = checkpoints(&place);
     let last = checkpoints.last_chunk().unwrap();
     let bytes = damage(&last[1].join("shard-1-of-2.safetensors"));
@@ -153,16 +166,15 @@ fn a_damaged_newest_checkpoint_is_passed_over() {
 
 #[test]
 fn a_checkpoint_that_is_damaged_after_it_was_verified_is_passed_over_too() {
-    let place = cut_off(1, 130);
+    let place = cut_off(1, &[50, 130]);
     let checkpoints = checkpoints(&place);
     let last = checkpoints.last_chunk().unwrap();
     let mut resume = place.command("run long.toml --local --workers 1 --out out --resume -o json");
-    let fault = format!("point=before-load;do=hold;once={}", place.path("held").display());
-    resume.env(lockstep_faults::VARIABLE, fault);
+    resume.env(lockstep_faults::VARIABLE, place.hold("point=before-load"));
     let resume = Process::start(&mut resume);
     place.await_file("held");
     damage(&last[1].join("shard-1-of-1.safetensors"));
-    fs::write(place.path("held.go"), "").unwrap();
+    place.let_go();
     same_weights(&resume.finish().code(0).json());
     passed_over(&place, last);
     let log = place.read("out/workers.log");
@@ -172,26 +184,25 @@ fn a_checkpoint_that_is_damaged_after_it_was_verified_is_passed_over_too() {
 /// Torn as by a machine that lost power: the manifest is cut short.
 #[test]
 fn a_torn_newest_checkpoint_is_passed_over_and_the_ledger_cut_back() {
-    let place = cut_off(3, 130);
-    let folders = fs::read_dir(place.path("out/checkpoints")).unwrap();
-    let step = |name: &str| name.strip_prefix("step-")?.parse::<u64>().ok();
-    let newest = folders
-        .filter_map(|entry| step(entry.unwrap().file_name().to_str().unwrap()))
-        .max()
-        .unwrap();
-    let manifest = place.path(&format!("out/checkpoints/step-{newest:08}/manifest.json"));
+    let place = cut_off(3, &[50, 130]);
+    let checkpoints = checkpoints(&place);
+    let last = checkpoints.last_chunk().unwrap();
+    let manifest = last[1].join("manifest.json");
     let whole = fs::read(&manifest).unwrap();
     fs::write(&manifest, &whole[..whole.len() / 2]).unwrap();
-    same_weights(&place.summary("run long.toml --local --workers 1 --out out --resume"));
-    let log = place.read("out/workers.log");
-    let warning = log.lines().find(|line| line.contains("skipped: ")).expect(&log);
-    assert!(warning.contains(&format!("step-{newest:08}")), "{warning}");
-    let from = format!("resuming from the checkpoint of step {}", newest - 40);
-    assert!(
-        place.events("out").iter().any(|(_, text)| text.contains(&from)),
-        "{from}: {:#?}",
-        place.events("out")
+    let run = place.start_held(
+        "run long.toml --local --workers 1 --out out --resume -o json",
+        131,
     );
+    // It is written anew, and not given up because the next one is due.
+    place.await_events("out", "another checkpoint of step 120", |events| {
+        let complete =
+            |(_, text): &&(String, String)| text.starts_with("the checkpoint of step 120 is complete");
+        (events.iter().filter(complete).count() == 2).then_some(())
+    });
+    place.let_go();
+    same_weights(&run.finish().code(0).json());
+    passed_over(&place, last);
     place.run("checkpoint verify out").code(0);
 }
 
@@ -201,15 +212,17 @@ fn a_run_goes_on_from_copies_elsewhere() {
     let place = Place::new();
     let job = Job {
         target: Some(place.path("copies")),
+        min_workers: 2,
         ..Job::long()
     };
     place.write(&job);
     fs::create_dir(place.path("copies")).unwrap();
     let coordinator = Coordinator::start(&place);
     let at = format!("--coordinator {}", coordinator.url);
-    let _worker = coordinator.worker(&place, "alpha", 2);
+    let _alpha = faulty_worker(&place, &coordinator.url, "alpha", &place.hold_before(60));
+    let _beta = coordinator.worker(&place, "beta", 1);
     place.run(&format!("submit long.toml --out out {at}")).code(0);
-    place.await_event("out", "checkpoint", "the checkpoint of step 40 is complete");
+    place.await_checkpoint("out", 40);
     place.await_file("copies/step-00000040");
     place.await_file("copies/step-00000040/manifest.json");
     place.run(&format!("cancel long {at}")).code(0);
@@ -228,7 +241,7 @@ fn a_run_goes_on_from_copies_elsewhere() {
 
 #[test]
 fn a_changed_spec_is_not_resumed() {
-    let place = cut_off(2, 60);
+    let place = cut_off(2, &[60]);
     let spec = place.read("long.toml");
     for (from, to) in [
         ("seed = 7", "seed = 8"),

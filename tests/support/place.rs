@@ -80,6 +80,29 @@ impl Place {
         Process::start(&mut self.command(line))
     }
 
+    /// The same with a rank that is [held](Self::hold_before) before `step`.
+    pub(crate) fn start_held(&self, line: &str, step: u64) -> Process {
+        let mut command = self.command(line);
+        command.env(lockstep_faults::VARIABLE, self.hold_before(step));
+        Process::start(&mut command)
+    }
+
+    /// The fault of a rank that waits before it sends its gradient of `step` until it is [let go](Self::let_go). Where all
+    /// members are needed, so do the others.
+    pub(crate) fn hold_before(&self, step: u64) -> String {
+        self.hold(&format!("point=before-send;step={step}"))
+    }
+
+    /// The fault of a rank that waits at `point`, where it leaves the file `held`, until it is [let go](Self::let_go).
+    pub(crate) fn hold(&self, point: &str) -> String {
+        format!("{point};do=hold;once={}", self.path("held").display())
+    }
+
+    /// Ends the wait of the rank that is held here.
+    pub(crate) fn let_go(&self) {
+        fs::write(self.path("held.go"), "").unwrap();
+    }
+
     /// Runs to the end, within [`PATIENCE`].
     pub(crate) fn run(&self, line: &str) -> Ran {
         self.start(line).finish()
@@ -155,6 +178,20 @@ impl Place {
             let wanted = |(of, text): &&(String, String)| of == kind && text.contains(part);
             events.iter().find(wanted).map(|(_, text)| text.clone())
         })
+    }
+
+    /// Waits until the checkpoint of `step` is complete: it is written in the background, and given up when the next
+    /// one is due before that.
+    pub(crate) fn await_checkpoint(&self, out: &str, step: u64) {
+        let complete = format!("the checkpoint of step {step} is complete");
+        self.await_event(out, "checkpoint", &complete);
+    }
+
+    /// Waits until any checkpoint is complete, and returns the step of the first that is.
+    pub(crate) fn await_first_checkpoint(&self, out: &str) -> u64 {
+        let text = self.await_event(out, "checkpoint", " is complete");
+        let step = text.trim_start_matches("the checkpoint of step ");
+        step.split(' ').next().unwrap().parse().unwrap()
     }
 
     /// The last step that the run in the folder `out` has committed; 0 before the first.
