@@ -1,6 +1,7 @@
 //! A coordinator and node daemons, and what the coordinator says of a job.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lockstep_proto::wire;
 use lockstep_proto::wire::jobs_client::JobsClient;
@@ -26,12 +27,7 @@ impl Coordinator {
     pub(crate) fn start_at(place: &Place, listen: &str) -> Self {
         let coordinator = Self::start_with(place, listen, "--state state");
         // One that has just begun does not lead yet.
-        let endpoints: Endpoints = coordinator.url.parse().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(endpoints.leader(PATIENCE)).unwrap();
+        await_leader(&coordinator.url);
         coordinator
     }
 
@@ -40,9 +36,10 @@ impl Coordinator {
         Self::start_with(place, "127.0.0.1:0", &format!("--state {}", state.display()))
     }
 
-    /// Starts one on any free port of loopback, with its store in an etcd at `etcd`.
-    pub(crate) fn start_on_etcd(place: &Place, etcd: &str) -> Self {
-        Self::start_with(place, "127.0.0.1:0", &format!("--etcd {etcd} --lease-ms 2000"))
+    /// Starts one on any free port of loopback, with its store in an etcd at `etcd`, of which it asks such a lease.
+    pub(crate) fn start_on_etcd(place: &Place, etcd: &str, lease: Duration) -> Self {
+        let store = format!("--etcd {etcd} --lease-ms {}", lease.as_millis());
+        Self::start_with(place, "127.0.0.1:0", &store)
     }
 
     fn start_with(place: &Place, listen: &str, store: &str) -> Self {
@@ -96,6 +93,16 @@ impl Coordinator {
             (_, last) => panic!("{name} is not {what}; it is {last:#?}"),
         }
     }
+}
+
+/// Waits until one of the coordinators at `urls` leads.
+pub(crate) fn await_leader(urls: &str) {
+    let endpoints: Endpoints = urls.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(endpoints.leader(PATIENCE)).unwrap();
 }
 
 /// As [`worker`], one slot; its rank has the fault, which `docs/faults.md` explains.
