@@ -1,7 +1,11 @@
 //! The promise itself, on one machine: whatever the number of workers and whoever dies when, the same spec gives
 //! the same weights, each sample used exactly once.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod support;
 
@@ -34,6 +38,18 @@ const FIELDS: [&str; 17] = [
 
 /// Of what another process may come in between.
 const TRIES: u32 = 5;
+/// Of the jobs here, and what is shorter by far, however busy the machine: a death is noticed by its closed connection, not
+/// when the lease is over.
+const LEASE_MS: u64 = 60_000;
+const NOTICED_MS: f64 = 30_000.0;
+
+/// One whose lease is too long for a death to be noticed by it.
+fn job() -> Job {
+    Job {
+        lease_ms: LEASE_MS,
+        ..Job::default()
+    }
+}
 
 /// Runs the job and returns its summary, after checking what holds for every run, however disturbed.
 fn run(job: &Job, options: &str) -> Value {
@@ -70,7 +86,8 @@ fn run(job: &Job, options: &str) -> Value {
     assert!(1 <= count("workers_min") && count("workers_min") <= count("workers_max"));
     assert_eq!(summary["weights_blake3"].as_str().unwrap().len(), 64);
     for recovery in summary["recoveries_ms"].as_array().unwrap() {
-        assert!((0.0..2000.0).contains(&recovery.as_f64().unwrap()), "{summary:#}");
+        let recovery = recovery.as_f64().unwrap();
+        assert!((0.0..NOTICED_MS).contains(&recovery), "{summary:#}");
     }
     summary
 }
@@ -78,23 +95,33 @@ fn run(job: &Job, options: &str) -> Value {
 /// The weights of the default job when nothing disturbs it, with one worker.
 fn undisturbed() -> &'static Value {
     static WEIGHTS: OnceLock<Value> = OnceLock::new();
-    WEIGHTS.get_or_init(|| run(&Job::default(), "--workers 1")["weights_blake3"].clone())
+    WEIGHTS.get_or_init(|| run(&job(), "--workers 1")["weights_blake3"].clone())
 }
 
-/// Runs the job with workers killed, and checks that the weights do not know.
-fn killed(job: &Job, workers: u32, kills: &[&str]) -> Value {
+/// Runs the job with workers killed, and checks that the weights do not know, until the summary is as `wanted` besides: on a
+/// busy machine a member may just have been left behind for being late when its turn comes, and then it is not killed.
+fn killed_until(job: &Job, workers: u32, kills: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
     let kill: String = kills.iter().map(|kill| format!(" --kill {kill}")).collect();
-    let summary = run(job, &format!("--workers {workers}{kill}"));
-    assert_eq!(
-        summary["weights_blake3"],
-        *undisturbed(),
-        "{kills:?}: {summary:#}"
-    );
-    // On a busy machine, a member may just have been left behind for being late when its turn comes.
-    let killed = summary["kills"].as_u64().unwrap() as usize;
-    assert!((1..=kills.len()).contains(&killed), "{kills:?}: {summary:#}");
-    assert!(summary["epochs"].as_u64().unwrap() > 1, "{summary:#}");
-    summary
+    for _ in 0..TRIES {
+        let summary = run(job, &format!("--workers {workers}{kill}"));
+        assert_eq!(
+            summary["weights_blake3"],
+            *undisturbed(),
+            "{kills:?}: {summary:#}"
+        );
+        let killed = count(&summary, "kills") as usize;
+        assert!(killed <= kills.len(), "{kills:?}: {summary:#}");
+        if killed == kills.len() && wanted(&summary) {
+            assert!(count(&summary, "epochs") > 1, "{summary:#}");
+            return summary;
+        }
+    }
+    panic!("{kills:?}: not in one of {TRIES} runs");
+}
+
+/// Runs the job with all of these workers killed.
+fn killed(job: &Job, workers: u32, kills: &[&str]) -> Value {
+    killed_until(job, workers, kills, |_| true)
 }
 
 fn count(summary: &Value, field: &str) -> u64 {
@@ -115,7 +142,7 @@ fn buckets_that_leave_early_change_nothing() {
     ] {
         let job = Job {
             more: format!("[collective]\n{collective}"),
-            ..Job::default()
+            ..job()
         };
         assert_eq!(
             run(&job, "--workers 2")["weights_blake3"],
@@ -130,7 +157,7 @@ fn buckets_that_leave_early_change_nothing() {
 fn less_precise_gradients_give_other_weights_that_are_the_same_for_all() {
     let with = |more: &str| Job {
         more: format!("[collective]\nprecision = \"bf16\"\n{more}"),
-        ..Job::default()
+        ..job()
     };
     let alone = run(&with(""), "--workers 1");
     assert_ne!(alone["weights_blake3"], *undisturbed());
@@ -147,7 +174,7 @@ fn less_precise_gradients_give_other_weights_that_are_the_same_for_all() {
 #[test]
 fn any_number_of_workers_gives_the_same_weights() {
     for workers in 2..=4 {
-        let summary = run(&Job::default(), &format!("--workers {workers}"));
+        let summary = run(&job(), &format!("--workers {workers}"));
         assert_eq!(summary["weights_blake3"], *undisturbed(), "{workers} workers");
         assert_eq!(
             (&summary["workers_max"], &summary["kills"]),
@@ -155,16 +182,13 @@ fn any_number_of_workers_gives_the_same_weights() {
         );
         assert_eq!(recoveries(&summary), 0);
     }
-    let other = Job {
-        seed: 8,
-        ..Job::default()
-    };
+    let other = Job { seed: 8, ..job() };
     assert_ne!(run(&other, "--workers 1")["weights_blake3"], *undisturbed());
 }
 
 #[test]
 fn two_kills_leave_no_trace() {
-    let summary = killed(&Job::default(), 4, &["1@7", "2@15"]);
+    let summary = killed(&job(), 4, &["1@7", "2@15"]);
     assert_eq!(recoveries(&summary), 2);
     assert_eq!(summary["workers_max"], 4);
     assert!(summary["workers_min"].as_u64().unwrap() < 4, "{summary:#}");
@@ -172,12 +196,12 @@ fn two_kills_leave_no_trace() {
 
 #[test]
 fn a_kill_in_the_first_step() {
-    assert_eq!(recoveries(&killed(&Job::default(), 4, &["0@1"])), 1);
+    assert_eq!(recoveries(&killed(&job(), 4, &["0@1"])), 1);
 }
 
 #[test]
 fn a_kill_in_the_last_step() {
-    assert_eq!(recoveries(&killed(&Job::default(), 4, &["3@30"])), 1);
+    assert_eq!(recoveries(&killed(&job(), 4, &["3@30"])), 1);
 }
 
 /// With all four needed, the job waits for the replacement, which is then killed in turn.
@@ -185,7 +209,7 @@ fn a_kill_in_the_last_step() {
 fn the_same_slot_twice() {
     let job = Job {
         min_workers: 4,
-        ..Job::default()
+        ..job()
     };
     let summary = killed(&job, 4, &["1@5", "1@12"]);
     assert_eq!(recoveries(&summary), 2);
@@ -195,11 +219,8 @@ fn the_same_slot_twice() {
 /// Kills workers of four in one step, and checks that the others commit it without them. On a busy machine a replacement may be
 /// ready before the last death is noticed, and take part in that step; not time after time.
 fn killed_at_once(kills: &[&str]) {
-    let alone = (0..TRIES).any(|_| {
-        let summary = killed(&Job::default(), 4, kills);
-        count(&summary, "workers_min") == 4 - count(&summary, "kills")
-    });
-    assert!(alone, "{kills:?}: in none of {TRIES} runs");
+    let left = 4 - kills.len() as u64;
+    killed_until(&job(), 4, kills, |summary| count(summary, "workers_min") == left);
 }
 
 #[test]
@@ -215,21 +236,14 @@ fn all_but_one() {
 /// Rank 0 writes the checkpoints.
 #[test]
 fn the_one_that_writes_a_checkpoint_at_every_step() {
-    killed(
-        &Job {
-            every: 1,
-            ..Job::default()
-        },
-        4,
-        &["0@12"],
-    );
+    killed(&Job { every: 1, ..job() }, 4, &["0@12"]);
 }
 
 #[test]
 fn the_only_worker_goes_on_from_its_checkpoint() {
     let job = Job {
         max_workers: 4,
-        ..Job::default()
+        ..job()
     };
     let summary = killed(&job, 1, &["0@15"]);
     assert_eq!(recoveries(&summary), 1);
@@ -237,10 +251,7 @@ fn the_only_worker_goes_on_from_its_checkpoint() {
 
 #[test]
 fn the_only_worker_starts_over_from_the_seed() {
-    let job = Job {
-        every: 0,
-        ..Job::default()
-    };
+    let job = Job { every: 0, ..job() };
     let summary = killed(&job, 1, &["0@3"]);
     assert_eq!(recoveries(&summary), 1);
 }
