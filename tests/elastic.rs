@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use lockstep_proto::wire::{self, JobState};
@@ -12,6 +15,7 @@ use serde_json::Value;
 use support::cluster::{Coordinator, epoch, faulty_worker};
 use support::job::Job;
 use support::place::Place;
+use support::process::Process;
 
 /// What [`Job::long`] comes to when one worker on one machine trains it, undisturbed.
 fn undisturbed() -> &'static Value {
@@ -186,6 +190,36 @@ fn a_spare_steps_in_before_the_dead_one_is_replaced() {
         .rposition(|(_, text)| text.starts_with(&format!("{dead} is ready")));
     assert!(gone < entered && Some(entered) < replaced, "{events:#?}");
     assert!(!events.iter().any(|(kind, _)| kind == "paused"), "{events:#?}");
+}
+
+/// Another build in the place of a daemon's program is none of its ranks': theirs is the one that the daemon runs.
+#[test]
+fn a_program_that_was_replaced_starts_the_ranks_that_it_did() {
+    let place = Place::with(&Job::long());
+    let coordinator = Coordinator::start(&place);
+    let program = place.path("lockstep");
+    // Not by this process: what it starts at the same time would hold the file open, and a busy file does not start.
+    let copied = Command::new("cp")
+        .args([Path::new(env!("CARGO_BIN_EXE_lockstep")), &program])
+        .status();
+    assert!(copied.unwrap().success());
+    let at = format!("--coordinator {}", coordinator.url);
+    let line = format!("worker {at} --name alpha --slots 1");
+    let held = place.path("held");
+    let fault = format!("point=after-commit;step=60;do=hold;once={}", held.display());
+    let mut command = place.command_of(&program, &line);
+    let alpha = Process::start(command.env(lockstep_faults::VARIABLE, fault));
+    alpha.await_err(|line| line.contains("registered with"));
+    place.run(&format!("submit long.toml --out out {at}")).code(0);
+    place.await_file("held");
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, "no program").unwrap();
+    let rank = place.ranks("alpha").remove(0);
+    let name = fs::read_to_string(format!("/proc/{}/comm", rank.pid.as_raw_nonzero())).unwrap();
+    assert_eq!(name, "lockstep\n");
+    kill_process(rank.pid, Signal::KILL).unwrap();
+    coordinator.await_job("long", "done", is_done);
+    place.same_as(undisturbed(), "out");
 }
 
 /// It knows that a step is committed and gets no further, while its heartbeats go on: only its lanes are missing.
