@@ -533,8 +533,8 @@ fn a_tokenizer_is_brought_with_the_token_that_ends_documents() {
     fs::write(place.path("brought.json"), place.read("brought.json") + "\n").unwrap();
     place
         .run("data build spec.toml --out again")
-        .code(2)
-        .says(&["again"]);
+        .code(3)
+        .says(&["was built with another spec or from other input"]);
     for (settings, words) in [
         ("path = \"brought.json\"", &["no token <|endoftext|>"][..]),
         (

@@ -21,7 +21,7 @@ name = "crates"
 name = "crates"
 path = "raw"
 follow_links = true
-include = ["*.rs", "*.md"]
+include = ["*.rs", "*.md", "Cargo.toml"]
 [language]
 min_confidence = 0.0
 [licence]
@@ -96,7 +96,7 @@ fn bytes_of(folder: &Path) -> u64 {
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
             bytes_of(&entry.path())
-        } else if [".rs", ".md"]
+        } else if [".rs", ".md", "Cargo.toml"]
             .iter()
             .any(|end| entry.file_name().to_string_lossy().ends_with(end))
         {

@@ -238,7 +238,8 @@ impl Screener<'_> {
             code: identified.language.map(str::to_owned),
             script: identified.script.map(str::to_owned),
             confidence: identified.confidence as f32,
-            other_share: identified.other_share() as f32,
+            // No share is -0.
+            other_share: identified.other_share() as f32 + 0.0,
             is_mixed: settings.is_mixed(&identified),
         };
         let claimed = document.language.as_deref();

@@ -35,7 +35,7 @@ pub(crate) fn validate(args: &ValidateArgs, format: Format) -> anyhow::Result<()
             args.spec.display(),
             count(spec.model.parameters() as u64),
             count(tokens),
-            count(tokens * spec.train.steps),
+            count(tokens.saturating_mul(spec.train.steps)),
             memory::of_rank(spec) >> 20
         )
     })

@@ -65,39 +65,18 @@ fn columns(header: &[&[u8]], out: &Out<'_>) -> Result<Columns, Refusal> {
         })
         .collect();
     if !wanted.iter().any(|(_, slot)| slot.field == record::Field::Text) {
-        let names = header.iter().map(|name| String::from_utf8_lossy(name));
-        return Err(missing_column(&out.settings.fields.text, names));
+        // The first line is not told: where there is no header, it is a record, with whatever is private in it.
+        let detail = format!(
+            "no column {} among the {} of the first line; set fields.text",
+            out.settings.fields.text.join(" or "),
+            header.len()
+        );
+        return Err(("read.column", detail));
     }
     Ok(Columns {
         count: header.len(),
         wanted,
     })
-}
-
-/// The refusal of a file without a column of text, with the columns that it has.
-pub(crate) fn missing_column<T: AsRef<str>>(wanted: &[String], columns: impl Iterator<Item = T>) -> Refusal {
-    const SHOWN: usize = 20;
-    let mut names: Vec<String> = columns
-        .take(SHOWN + 1)
-        .map(|name| {
-            name.as_ref()
-                .chars()
-                .take(64)
-                .collect::<String>()
-                .escape_debug()
-                .to_string()
-        })
-        .collect();
-    if names.len() > SHOWN {
-        names.truncate(SHOWN);
-        names.push("…".to_owned());
-    }
-    let detail = format!(
-        "no column {}; the file has: {}; set fields.text",
-        wanted.join(" or "),
-        names.join(", ")
-    );
-    ("read.column", detail)
 }
 
 impl Columns {

@@ -13,7 +13,6 @@ use parquet::record::Field as Cell;
 use parquet::schema::types::ColumnDescPtr;
 
 use super::contain::contained;
-use super::csv::missing_column;
 use super::out::{At, Out};
 use super::pages::{Chunks, Guarded};
 use super::record::{self, Field, Record, Slot, Value};
@@ -261,4 +260,32 @@ impl Column {
             texts.pop().map(|text| Value::Text(text.into()))
         })
     }
+}
+/// The refusal of a file without a column of text, with the columns that it has.
+fn missing_column<T: AsRef<str>>(
+    wanted: &[String],
+    columns: impl Iterator<Item = T>,
+) -> (&'static str, String) {
+    const SHOWN: usize = 20;
+    let mut names: Vec<String> = columns
+        .take(SHOWN + 1)
+        .map(|name| {
+            name.as_ref()
+                .chars()
+                .take(64)
+                .collect::<String>()
+                .escape_debug()
+                .to_string()
+        })
+        .collect();
+    if names.len() > SHOWN {
+        names.truncate(SHOWN);
+        names.push("…".to_owned());
+    }
+    let detail = format!(
+        "no column {}; the file has: {}; set fields.text",
+        wanted.join(" or "),
+        names.join(", ")
+    );
+    ("read.column", detail)
 }

@@ -90,6 +90,26 @@ pub(crate) const TARGETS: &[Target] = &[
         check: |bytes| drop(read("a.warc.zst", bytes)),
     },
     Target {
+        name: "manifest-cargo",
+        samples: || {
+            vec![
+                b"[workspace.package]\nlicense = \"MIT\"\n[package]\nlicense = \"MIT OR Apache-2.0\"\n"
+                    .to_vec(),
+            ]
+        },
+        check: |bytes| drop(read("Cargo.toml", bytes)),
+    },
+    Target {
+        name: "manifest-npm",
+        samples: || vec![br#"{"name":"a","license":{"type":"MIT","url":"b"}}"#.to_vec()],
+        check: |bytes| drop(read("package.json", bytes)),
+    },
+    Target {
+        name: "manifest-python",
+        samples: || vec![b"[project]\nlicense = {text = \"BSD-3-Clause\"}\nlicense = \"MIT\"\n".to_vec()],
+        check: |bytes| drop(read("pyproject.toml", bytes)),
+    },
+    Target {
         name: "normalise",
         samples: samples::texts,
         check: normalise_,

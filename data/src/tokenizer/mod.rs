@@ -5,7 +5,8 @@
 //! itself. `<|endoftext|>` is token 0 and never comes out of text, not even out of text that spells it.
 //!
 //! Other tokenizers are read from Hugging Face's `tokenizer.json`. Those that work alike encode here too, the
-//! rest in the `tokenizers` crate. The ids are that crate's, whoever encodes: [`Tokenizer::engine`] tells.
+//! rest in the `tokenizers` crate. The ids are that crate's, whoever encodes: [`Tokenizer::engine`] tells. Only in
+//! builds with a tokenizer trained here may a stretch of 128 KiB without a line break be cut inside a word (`pieces`).
 //!
 //! | module | concept |
 //! |---|---|
