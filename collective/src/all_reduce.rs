@@ -15,6 +15,7 @@ use crate::local::{Local, Rounds};
 use crate::mailbox::{Topic, Turn};
 use crate::operation::Operation;
 use crate::partials::{Held, Partials};
+use crate::pool::Pool;
 use crate::reduction::{Outbox, Reduction};
 
 impl Endpoint {
@@ -29,7 +30,8 @@ impl Endpoint {
     ///
     /// Each member adds up a near-equal share of the bucket, its chunk, and sends it to all others:
     /// reduce-scatter and all-gather in one, in pieces that overlap sending, adding and receiving. In the
-    /// aligned case a member sends and receives `2(n-1)/n` of the bucket, which is the least possible.
+    /// aligned case a member sends and receives `2(n-1)/n` of the bucket, which is the least possible. A small bucket
+    /// between three members or more goes to one of them instead, as frames take longer than values there.
     ///
     /// # Errors
     /// [`CollectiveError::Superseded`] and [`CollectiveError::PeerLost`] at once, whatever it was waiting for, the first also
@@ -64,33 +66,18 @@ impl Endpoint {
         operation.claim(turn)?;
         match way {
             Way::Broken(error) => Err(error),
-            Way::Tcp => over_links(
-                &mut operation,
-                Reduction::between_all(call, &shared.pool),
-                out,
-                || (),
-            ),
+            Way::Tcp => over_tcp(&mut operation, call, &shared.pool, out),
             Way::Shared(neighbours) => {
                 let mut neighbours = neighbours.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(rounds) = Rounds::new(&call, &[call.root], neighbours.slots()) else {
-                    return over_links(
-                        &mut operation,
-                        Reduction::between_all(call, &shared.pool),
-                        out,
-                        || (),
-                    );
+                    return over_tcp(&mut operation, call, &shared.pool, out);
                 };
                 let reduced = Local::new(&call, &rounds, &mut operation, &mut neighbours).run(out);
                 operation.end_in_memory(reduced)
             }
             Way::Across(hosts, neighbours) => {
                 let Some(across) = Across::new(&call, assignment, &hosts) else {
-                    return over_links(
-                        &mut operation,
-                        Reduction::between_all(call, &shared.pool),
-                        out,
-                        || (),
-                    );
+                    return over_tcp(&mut operation, call, &shared.pool, out);
                 };
                 let reduced = across.run(&mut operation, neighbours.as_deref(), (&shared.pool, out));
                 if neighbours.is_some() {
@@ -129,6 +116,16 @@ impl Endpoint {
         }
         Ok(())
     }
+}
+
+/// Reduces between all members with frames.
+fn over_tcp(
+    operation: &mut Operation<'_>,
+    call: Call<'_>,
+    pool: &Pool,
+    out: &mut [f32],
+) -> Result<(), CollectiveError> {
+    over_links(operation, Reduction::between_all(call, pool), out, || ())
 }
 
 /// Reduces with frames; `moved` is called whenever some have come or gone.

@@ -105,18 +105,11 @@ pub(crate) struct Reduction<'a> {
 }
 
 impl<'a> Reduction<'a> {
-    /// The machine, before it has done anything.
-    pub(crate) fn new(call: Call<'a>, pool: &'a Pool) -> Self {
-        let errands = plan::errands(call.held.len(), call.place.members);
-        Self::of(call, errands, pool)
-    }
-
-    /// The machine for a bucket of any size between all members: a small one takes few frames.
+    /// The machine for a bucket between all members, before it has done anything.
     pub(crate) fn between_all(call: Call<'a>, pool: &'a Pool) -> Self {
-        let bucket = call.place.turn.bucket;
-        let mut machine = Self::new(call, pool);
-        machine.errands = plan::in_few_frames(machine.errands, bucket);
-        machine
+        let errands = plan::errands(call.held.len(), call.place.members);
+        let errands = plan::in_few_frames(errands, call.place.turn.bucket);
+        Self::of(call, errands, pool)
     }
 
     /// A machine for some pieces only: those of which this member has partials. Their ranges are in what it holds, and

@@ -1,7 +1,6 @@
 //! The machines: whose daemons are connected, what runs in their slots, which of them are drained.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use lockstep_engine::ids::{JobId, NodeId, WorkerId};
 use lockstep_engine::placement::Slot;
@@ -12,11 +11,6 @@ use tonic::Status;
 
 /// Down to a node daemon.
 pub(crate) type DaemonSender = mpsc::Sender<Result<wire::DaemonDown, Status>>;
-
-/// A daemon that has said nothing for so long may be replaced by another process of the same name. It sends a
-/// heartbeat every [`lockstep_proto::DAEMON_HEARTBEAT`], which may be late on a busy machine; a daemon that is to take
-/// its place tries for longer than this.
-const SILENCE: Duration = lockstep_proto::DAEMON_HEARTBEAT.saturating_mul(4);
 
 /// A daemon as it introduced itself.
 #[derive(Debug)]
@@ -81,7 +75,7 @@ impl Nodes {
         wanted: impl Fn(&JobId) -> bool,
     ) -> Result<(), String> {
         if let Some((old, heard)) = self.daemons.get(node) {
-            let lives = !old.down.is_closed() && now.since(*heard) <= SILENCE;
+            let lives = !old.down.is_closed() && now.since(*heard) <= lockstep_proto::DAEMON_SILENCE;
             if old.incarnation != daemon.incarnation && lives {
                 return Err(format!(
                     "a node named `{node}` is connected already; give each machine its own --name"
@@ -89,7 +83,7 @@ impl Nodes {
             }
         }
         let differs = |other: &NodeId, (there, heard): &(Daemon, Instant)| {
-            let lives = !there.down.is_closed() && now.since(*heard) <= SILENCE;
+            let lives = !there.down.is_closed() && now.since(*heard) <= lockstep_proto::DAEMON_SILENCE;
             other != node && lives && there.numerics != daemon.numerics
         };
         let odd = self.daemons.iter().filter(|(other, there)| differs(other, there));
@@ -300,6 +294,8 @@ impl Nodes {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(milliseconds: u64) -> Instant {

@@ -28,6 +28,10 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How often a node daemon says that it is alive.
 pub const DAEMON_HEARTBEAT: std::time::Duration = std::time::Duration::from_millis(500);
 
+/// A daemon that has said nothing for so long may be replaced by another process of the same name, which tries for longer
+/// than this. A heartbeat may be late on a busy machine.
+pub const DAEMON_SILENCE: std::time::Duration = DAEMON_HEARTBEAT.saturating_mul(4);
+
 /// The metadata key under which a coordinator that does not lead names the leader's URL.
 pub const LEADER_KEY: &str = "lockstep-leader";
 

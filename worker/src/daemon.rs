@@ -14,7 +14,7 @@ use std::time::Duration;
 use lockstep_engine::ids::{JobId, NodeId, WorkerId};
 use lockstep_proto::convert::required;
 use lockstep_proto::wire::nodes_client::NodesClient;
-use lockstep_proto::{DAEMON_HEARTBEAT, VERSION, wire};
+use lockstep_proto::{DAEMON_HEARTBEAT, DAEMON_SILENCE, VERSION, wire};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -45,7 +45,7 @@ pub struct Options {
 /// How long the coordinator may be missing at the start.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long another daemon of the same name may seem to be there: it may have died just now.
-const NAME_PATIENCE: Duration = Duration::from_secs(3);
+const NAME_PATIENCE: Duration = DAEMON_SILENCE.saturating_add(Duration::from_secs(1));
 /// How long one search for the leader goes on before it is said that there is none.
 const SEARCH: Duration = Duration::from_secs(10);
 /// Between two tries to register.

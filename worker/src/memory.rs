@@ -15,7 +15,7 @@ pub(crate) fn check(spec: &Spec) -> Result<(), String> {
 }
 
 fn fits(spec: &Spec, threads: u64, available: u64) -> Result<(), String> {
-    let others = threads.saturating_sub(1) * memory::of_thread(spec);
+    let others = threads.saturating_sub(1).saturating_mul(memory::of_thread(spec));
     let planned = memory::of_rank(spec).saturating_add(others);
     if planned > available {
         return Err(refusal(spec, planned, available));

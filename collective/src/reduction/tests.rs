@@ -56,6 +56,12 @@ fn place(rank: u32, members: u32) -> Place {
     }
 }
 
+/// The machine that a bucket of any size would have, if none were small.
+fn in_chunks<'a>(call: Call<'a>, pool: &'a Pool) -> Reduction<'a> {
+    let errands = plan::errands(call.held.len(), call.place.members);
+    Reduction::of(call, errands, pool)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
@@ -87,8 +93,11 @@ proptest! {
         for rank in 0..members {
             let (held, out) = (&held[rank as usize], &mut outs[rank as usize]);
             let call = Call::new(place(rank, members), &assignment, held, out).unwrap();
-            let new = if in_few_frames { Reduction::between_all } else { Reduction::new };
-            let mut machine = new(call, &pool);
+            let mut machine = if in_few_frames {
+                Reduction::between_all(call, &pool)
+            } else {
+                in_chunks(call, &pool)
+            };
             let mut outbox = Outbox::new(members as usize);
             machine.start(out, &mut outbox);
             post(rank, &mut outbox, &mut flying);
@@ -152,7 +161,7 @@ fn frames_that_cannot_be_are_named_and_leave_no_trace() {
     let mine = held(&assignment, Rank(0), &leaves);
     let (mut out, mut outbox) = (vec![0.0; 8], Outbox::new(4));
     let call = Call::new(place(0, 4), &assignment, &mine, &out).unwrap();
-    let mut machine = Reduction::new(call, &pool);
+    let mut machine = in_chunks(call, &pool);
     machine.start(&mut out, &mut outbox);
     assert_eq!(machine.missing(), 6);
     let mut refuse = |from: u32, kind, chunk, start, len: usize| {

@@ -29,7 +29,7 @@ fn need_no_new_buffers(all: &[Member]) {
             )
         };
         let mut warm = (0, 0);
-        for step in 1..=2 * WARM_UP {
+        for step in 1..=4 * WARM_UP {
             compute(&mut partials, &fresh, rank, step);
             let result = reduce(member, step, &fresh, &partials).unwrap();
             if step % WARM_UP == 0 {
@@ -47,9 +47,10 @@ fn need_no_new_buffers(all: &[Member]) {
             warm.0 <= 2 && warm.0 == end.0,
             "partials of rank {rank}: {warm:?}, then {end:?}"
         );
-        // Which frames meet in the mailbox is up to the scheduler: a late record high may need a few more, but not each step.
+        // Which frames meet in the mailbox is up to the scheduler: a late record high may need a few more, but not every
+        // sixth of the steps since.
         assert!(
-            end.1 < warm.1 + WARM_UP,
+            end.1 < warm.1 + WARM_UP / 2,
             "payloads of rank {rank}: {warm:?}, then {end:?}"
         );
     }

@@ -66,6 +66,22 @@ impl Buckets {
         &self.ranges
     }
 
+    /// What the layout calls what is in one of them.
+    fn name(&self, place: usize) -> String {
+        let is_here = |&(_, &other): &(usize, &usize)| other == place;
+        let mut inside = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(is_here)
+            .map(|(index, _)| index);
+        match (inside.next(), inside.next_back()) {
+            (Some(first), Some(last)) => format!("buckets {first} to {last} of its layout"),
+            (Some(only), None) => format!("bucket {only} of its layout"),
+            (None, _) => "the loss".to_owned(),
+        }
+    }
+
     /// How many buckets of the layout are in each; the loss counts as one.
     fn parts(&self) -> Vec<usize> {
         let mut parts = vec![0; self.ranges.len()];
@@ -132,8 +148,9 @@ impl<'a> LaneGradient<'a> {
         }
         match self.missing.iter().flatten().position(|&missing| missing > 0) {
             Some(bucket) => Err(format!(
-                "the network did not say of all of bucket {bucket} of lane {lane} that it is done: call `Gradient::done` once for each \
-                 bucket of its layout"
+                "the network did not say of all of {} in lane {lane} that it is done: call `Gradient::done` once for each bucket of its \
+                 layout",
+                self.buckets.name(bucket)
             )),
             None => Ok(()),
         }
@@ -177,10 +194,11 @@ impl Gradient for LaneGradient<'_> {
             .ranges
             .partition_point(|bucket| bucket.start > range.start);
         if self.is_gone(bucket) {
+            let name = self.buckets.name(bucket);
             self.fails(|lane| {
                 format!(
-                    "the network added to bucket {bucket} of lane {lane} after it had said of all of it that it is done: call \
-                     `Gradient::done` of a bucket after the last `Gradient::at` in it"
+                    "the network added to {name} in lane {lane} after it had said of all of it that it is done: call `Gradient::done` of \
+                     a bucket after the last `Gradient::at` in it"
                 )
             });
             self.late.clear();
@@ -271,13 +289,16 @@ mod tests {
     fn a_network_that_is_not_done_or_goes_on_after_it_is_told() {
         let silent = problem_of(|lane| lane.done(2));
         assert!(
-            silent.contains("not say of all of bucket 1 of lane 0"),
+            silent.contains("not say of all of bucket 1 of its layout in lane 0"),
             "{silent}"
         );
         let late = problem_of(|lane| {
             (0..3).rev().for_each(|bucket| lane.done(bucket));
             lane.at(22..52).fill(1.0);
         });
-        assert!(late.contains("added to bucket 0 of lane 0 after"), "{late}");
+        assert!(
+            late.contains("added to bucket 2 of its layout in lane 0 after"),
+            "{late}"
+        );
     }
 }
