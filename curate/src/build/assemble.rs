@@ -21,6 +21,7 @@ use super::tokens::{Named, Tokens};
 use super::{BUILD_FILE, Built};
 use crate::counts::Flow;
 use crate::error::CurateError;
+use crate::progress::Progress;
 use crate::records::Records;
 use crate::report::{self, SplitReport};
 use crate::screen::Screen;
@@ -214,7 +215,13 @@ fn dropped(
             }
         }
         if epochs.is_on() {
-            left_out(tokens, task, epochs, &mut mixed, &mut table)?;
+            left_out(
+                run.progress,
+                &tokens.rows(task, Part::Train),
+                epochs,
+                &mut mixed,
+                &mut table,
+            )?;
         }
         run.progress.advance(1);
     }
@@ -222,15 +229,16 @@ fn dropped(
     Ok(mixed)
 }
 
-/// The documents of a task that the mix has no use for.
+/// Those documents of the rows of a task that the mix has no use for.
 fn left_out(
-    tokens: &Tokens,
-    task: usize,
+    progress: &Progress,
+    rows: &Path,
     epochs: &Epochs,
     mixed: &mut Flow,
     table: &mut DroppedTable,
 ) -> Result<(), CurateError> {
-    for row in Records::<Row>::open(&tokens.rows(task, Part::Train))? {
+    for row in Records::<Row>::open(rows)? {
+        progress.check()?;
         let row = row?;
         match epochs.verdict(&row) {
             None => mixed.pass(row.size(), row.size()),

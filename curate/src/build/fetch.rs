@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rayon::ThreadPoolBuilder;
 
+use super::input::FORMAT;
 use super::run::Run;
 use crate::error::CurateError;
 use crate::fetch::{Client, Outcome};
@@ -36,7 +37,7 @@ pub(super) fn run(
         .iter()
         .map(|address| (address.url, max_bytes(address)))
         .collect();
-    let phase = work.phase("fetch", &Key::new("fetch", &decides, &[])?)?;
+    let phase = work.phase("fetch", &Key::new("fetch", &(FORMAT, decides), &[])?)?;
     let wrong = |problem| CurateError::Spec { path: None, problem };
     let client = Client::new().map_err(wrong)?;
     let pool = ThreadPoolBuilder::new().num_threads(AT_ONCE).build();

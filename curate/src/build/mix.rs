@@ -54,6 +54,10 @@ impl Epochs {
             .map(|(name, of)| (name.as_str(), of.tokens as f64))
             .collect();
         let of = shares(&tokens, mix);
+        if tokens.is_empty() {
+            // There is nothing to weigh.
+            return Ok(Self::default());
+        }
         if of.values().all(|share| share.epochs == 0.0) {
             let names: Vec<&str> = tokens.into_keys().collect();
             let problem = format!(
@@ -180,6 +184,13 @@ mod tests {
             let least = of.values().map(|share| share.epochs).fold(f64::INFINITY, f64::min);
             let most = of.values().map(|share| share.epochs).fold(0.0, f64::max);
             prop_assert!(least > 1.0 - 1e-9 || most > max_epochs * (1.0 - 1e-9));
+        }
+
+        #[test]
+        fn nothing_is_used_once(temperature in 1.5f64..50.0) {
+            let mix = MixSettings { temperature, ..MixSettings::default() };
+            let epochs = Epochs::new(&mix, &Counts::default()).unwrap();
+            prop_assert!(!epochs.is_on() && epochs.passes() == 1);
         }
 
         #[test]

@@ -261,6 +261,7 @@ impl Column {
         })
     }
 }
+
 /// The refusal of a file without a column of text, with the columns that it has.
 fn missing_column<T: AsRef<str>>(
     wanted: &[String],

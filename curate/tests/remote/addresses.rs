@@ -109,6 +109,36 @@ fn what_comes_is_read_and_what_does_not_has_a_reason() {
 }
 
 #[test]
+fn opt_outs_of_headers_are_those_of_all_that_came_with_them() {
+    let server = Server::start(|path, _| match path {
+        "/robots.txt" => answer("200 OK", &["X-Robots-Tag: noai"], b"of one page"),
+        "/tdm.jsonl" => answer(
+            "200 OK",
+            &["TDM-Reservation: 1"],
+            b"{\"text\":\"first\"}\n{\"text\":\"second\"}\n",
+        ),
+        "/other.txt" => answer("200 OK", &["TDM-Reservation: 0"], b"said nothing"),
+        _ => answer("404 Not Found", &[], b""),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let urls = ["/robots.txt", "/tdm.jsonl", "/other.txt"].map(|path| server.url(path));
+    built(folder.path(), &urls, "[\"licence\"]", &Progress::default()).unwrap();
+    let (documents, dropped) = told(folder.path());
+    assert_eq!(
+        documents,
+        [("said nothing".to_owned(), server.url("/other.txt"))].into()
+    );
+    assert_eq!(dropped.len(), 2, "{dropped:?}");
+    for (path, statement) in [("/robots.txt", "noai"), ("/tdm.jsonl", "tdm-reservation")] {
+        let told = &dropped[&server.url(path)];
+        assert!(
+            told.starts_with("consent.opt_out") && told.contains(statement),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn what_was_fetched_is_not_fetched_again() {
     let server = Server::start(|path, before| match path {
         "/missing.txt" => answer("404 Not Found", &[], b""),
