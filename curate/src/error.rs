@@ -155,6 +155,14 @@ fn folder(path: &Path) -> &Path {
 }
 
 impl CurateError {
+    /// A file that a spec names, or the spec itself, cannot be read.
+    pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::Spec {
+            path: Some(path.to_owned()),
+            problem: format!("cannot be read: {error}"),
+        }
+    }
+
     /// An operating system's error as one of ours, for what is written or read in the work folder.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

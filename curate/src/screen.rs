@@ -101,11 +101,6 @@ impl Screen {
         }
     }
 
-    /// Whether there are evaluation sets to look for.
-    pub(crate) fn looks_for_evaluations(&self) -> bool {
-        self.evaluations.is_some()
-    }
-
     /// What is looked for, of which nothing is found yet.
     pub(crate) fn contamination(&self) -> decontaminate::Report {
         let index = self.evaluations.as_ref();
@@ -123,10 +118,7 @@ fn wrong(problem: String) -> CurateError {
 }
 
 fn text_of(path: &Path) -> Result<String, CurateError> {
-    fs::read_to_string(path).map_err(|error| CurateError::Spec {
-        path: Some(path.to_owned()),
-        problem: format!("cannot be read: {error}"),
-    })
+    fs::read_to_string(path).map_err(|error| CurateError::unreadable(path, &error))
 }
 
 /// An auditor with the lexicons of the settings, or those that come with the program.

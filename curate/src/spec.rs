@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lockstep_data::Digest;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -292,10 +293,7 @@ impl Spec {
     /// # Errors
     /// [`CurateError::Spec`] with line, field, value and bound.
     pub fn read(path: &Path) -> Result<Self, CurateError> {
-        let text = fs::read_to_string(path).map_err(|error| CurateError::Spec {
-            path: Some(path.to_owned()),
-            problem: format!("cannot be read: {error}"),
-        })?;
+        let text = fs::read_to_string(path).map_err(|error| CurateError::unreadable(path, &error))?;
         Self::parse(&text).map_err(|problem| CurateError::Spec {
             path: Some(path.to_owned()),
             problem,
@@ -418,11 +416,8 @@ impl Spec {
 }
 
 fn file_digest(path: &Path) -> Result<String, CurateError> {
-    let content = fs::read(path).map_err(|error| CurateError::Spec {
-        path: Some(path.to_owned()),
-        problem: format!("cannot be read: {error}"),
-    })?;
-    Ok(blake3::hash(&content).to_hex().to_string())
+    let content = fs::read(path).map_err(|error| CurateError::unreadable(path, &error))?;
+    Ok(Digest::of(&content).to_string())
 }
 
 impl TokenizerSettings {

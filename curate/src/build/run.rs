@@ -87,7 +87,7 @@ impl<'r> Run<'r> {
             stages: self.spec.in_order().iter().map(ToString::to_string).collect(),
             counts: self.counts.clone(),
             bias: screen.audit(&self.audit),
-            contamination: screen.looks_for_evaluations().then(|| self.contamination.clone()),
+            contamination: Some(self.contamination.clone()).filter(|found| !found.sets.is_empty()),
             phases: self.phases.clone(),
             ..Report::default()
         }

@@ -241,7 +241,7 @@ pub(crate) fn push_without_citations(text: &str, out: &mut String) -> u32 {
 
 impl Scorer<'_> {
     /// C4's step that alters documents: keeps the lines worth keeping, without white space around them and without
-    /// citations, and tells what it did. [`Scores::c4_kept_lines`] and the counts of dropped lines foretell it.
+    /// citations, and tells what it did. [`Scores::c4_kept_lines`](super::Scores::c4_kept_lines) and the counts of dropped lines foretell it.
     pub fn clean<'t>(&mut self, text: &'t str, language: Option<&str>) -> Cleaned<'t> {
         let settings = &self.rules.thresholds(language).c4;
         self.phrasebook.find(text, &mut self.found);
