@@ -16,7 +16,7 @@ use support::cluster::{Coordinator, faulty_worker};
 use support::disk::Disk;
 use support::place::Place;
 use support::process::Process;
-use support::raw::{Row, rows, text};
+use support::raw::{Row, lines, rows, text};
 
 const SPEC: &str = r#"
 name = "small"
@@ -374,8 +374,7 @@ fn two_sources(place: &Place) -> String {
         "",
     );
     for (name, numbers) in [("large", 0..400), ("little", 1000..1100)] {
-        let lines = numbers.map(|number| json!({ "text": text(number) }).to_string() + "\n");
-        fs::write(place.path(&format!("{name}.jsonl")), lines.collect::<String>()).unwrap();
+        fs::write(place.path(&format!("{name}.jsonl")), lines(numbers)).unwrap();
         spec += &format!("[[source]]\nname = \"{name}\"\npath = \"{name}.jsonl\"\n");
     }
     spec

@@ -17,20 +17,7 @@ use std::process::Command;
 use serde_json::json;
 use support::place::Place;
 use support::process::{Process, Ran};
-use support::raw::{Row, rows, table, text};
-
-const SPEC: &str = r#"
-name = "bad"
-[[source]]
-name = "web"
-path = "raw"
-[language]
-min_confidence = 0.0
-[quality.gopher_quality]
-min_stop_words = 0
-[tokenizer]
-vocab_size = 300
-"#;
+use support::raw::{Row, SPEC, lines, rows, table, text};
 
 /// A place with the spec, and with enough good documents in `raw/good.jsonl`.
 fn place() -> Place {
@@ -43,12 +30,6 @@ fn place() -> Place {
 
 fn put(place: &Place, name: impl AsRef<OsStr>, bytes: impl AsRef<[u8]>) {
     fs::write(place.path("raw").join(Path::new(name.as_ref())), bytes).unwrap();
-}
-
-fn lines(numbers: std::ops::Range<u64>) -> String {
-    numbers
-        .map(|number| json!({ "text": text(number) }).to_string() + "\n")
-        .collect()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

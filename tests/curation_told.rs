@@ -12,20 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::disk::Disk;
 use support::place::Place;
-use support::raw::{Row, rows, text};
-
-const SPEC: &str = r#"
-name = "told"
-[[source]]
-name = "web"
-path = "raw"
-[language]
-min_confidence = 0.0
-[quality.gopher_quality]
-min_stop_words = 0
-[tokenizer]
-vocab_size = 300
-"#;
+use support::raw::{Row, SPEC, lines, rows, text};
 
 const ENGLISH: &str =
     "The house by the river has a garden, and in the morning the people of the village bring water to it. ";
@@ -36,8 +23,7 @@ const FRENCH: &str = "Tous les êtres humains naissent libres et égaux en digni
 fn place(files: &[(&str, &[u8])]) -> Place {
     let place = Place::new();
     fs::create_dir(place.path("raw")).unwrap();
-    let lines = (0..60).map(|number| json!({ "text": text(number) }).to_string() + "\n");
-    fs::write(place.path("raw/good.jsonl"), lines.collect::<String>()).unwrap();
+    fs::write(place.path("raw/good.jsonl"), lines(0..60)).unwrap();
     for (name, bytes) in files {
         fs::write(place.path("raw").join(name), bytes).unwrap();
     }
@@ -251,12 +237,8 @@ fn a_disk_that_is_full_in_any_phase_leaves_what_is_done() {
 fn ctrl_c_leaves_what_is_done() {
     let place = place(&[]);
     for file in 0..40 {
-        let lines = (0..400).map(|number| json!({ "text": text(1000 * file + number) }).to_string() + "\n");
-        fs::write(
-            place.path(&format!("raw/{file}.jsonl")),
-            lines.collect::<String>(),
-        )
-        .unwrap();
+        let numbers = 1000 * file..1000 * file + 400;
+        fs::write(place.path(&format!("raw/{file}.jsonl")), lines(numbers)).unwrap();
     }
     let digest = built(&place, "", "whole")["digest"].clone();
     let build = place.start("data build spec.toml --out out");

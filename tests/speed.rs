@@ -16,16 +16,18 @@ fn measured(verb: &str) -> Value {
     );
     let ran = place.run(&line).code(0);
     place.await_nobody();
-    ran.json()
+    let found = ran.json();
+    assert_eq!(
+        (&found["model"], &found["ranks"]),
+        (&"small.toml".into(), &2.into()),
+        "{found:#}"
+    );
+    found
 }
 
 #[test]
 fn the_peak_of_every_rank_stands_beside_its_plan() {
     let memory = measured("memory");
-    assert_eq!(
-        (&memory["model"], &memory["ranks"]),
-        (&"small.toml".into(), &2.into())
-    );
     let peaks = memory["peaks"].as_array().unwrap();
     let of: Vec<&str> = peaks.iter().map(|peak| peak["of"].as_str().unwrap()).collect();
     assert_eq!(
@@ -54,10 +56,6 @@ fn the_peak_of_every_rank_stands_beside_its_plan() {
 #[test]
 fn what_a_rank_keeps_of_its_speed_is_measured_round_by_round() {
     let scaling = measured("scaling");
-    assert_eq!(
-        (&scaling["model"], &scaling["ranks"]),
-        (&"small.toml".into(), &2.into())
-    );
     for figures in ["one", "many", "kept"] {
         let rounds = scaling[figures].as_array().unwrap();
         assert!(

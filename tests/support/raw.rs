@@ -10,6 +10,26 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::record::Field;
 use parquet::schema::parser::parse_message_type;
 
+/// A spec of all files of the folder `raw`, for the text that is made here.
+pub(crate) const SPEC: &str = r#"
+name = "raw"
+[[source]]
+name = "web"
+path = "raw"
+[language]
+min_confidence = 0.0
+[quality.gopher_quality]
+min_stop_words = 0
+[tokenizer]
+vocab_size = 300
+"#;
+
+/// Lines of JSON, with a document each.
+pub(crate) fn lines(numbers: std::ops::Range<u64>) -> String {
+    let line = |number| serde_json::json!({ "text": text(number) }).to_string() + "\n";
+    numbers.map(line).collect()
+}
+
 /// A document of English words, another for each number.
 pub(crate) fn text(number: u64) -> String {
     const WORDS: [&str; 24] = [
