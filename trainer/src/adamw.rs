@@ -2,6 +2,8 @@
 //!
 //! Powers are taken by repeated squaring, not by the system's mathematics library.
 
+use std::sync::Arc;
+
 use lockstep_engine::spec::OptimSpec;
 use lockstep_kernels::adamw::{Constants, Updated};
 
@@ -36,6 +38,9 @@ pub(crate) fn update(
         keep: 1.0,
     };
     let keep = (1.0 - learning_rate * optim.weight_decay) as f32;
+    let weights = Arc::make_mut(&mut state.weights);
+    let first = Arc::make_mut(&mut state.first);
+    let second = Arc::make_mut(&mut state.second);
     for parameter in layout.parameters() {
         let range = parameter.range.clone();
         let constants = if parameter.decays {
@@ -44,9 +49,9 @@ pub(crate) fn update(
             constants
         };
         let of = Updated {
-            weights: &mut state.weights[range.clone()],
-            first: &mut state.first[range.clone()],
-            second: &mut state.second[range.clone()],
+            weights: &mut weights[range.clone()],
+            first: &mut first[range.clone()],
+            second: &mut second[range.clone()],
         };
         lockstep_kernels::adamw::update(of, &gradient[range], constants);
     }

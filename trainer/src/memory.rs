@@ -9,15 +9,18 @@ const BASE: u64 = 24 << 20;
 /// Copies of all parameters: weights and two moments.
 const STATE: u64 = 3;
 
-/// Bytes that a rank's process takes on one thread when it is alone, and so has most to do: the state, a snapshot of it for a checkpoint,
-/// gradients, activations. Other members and feeds take some more.
+/// Bytes that a rank's process takes on one thread when it is alone, and so has most to do: the state, gradients, activations. Other
+/// members take some more, and a state that is fed to a joiner, or written to a disk that is slower than training, takes a copy.
 ///
 /// A rank with all lanes folds them as they come, and so holds one partial sum for each level of the tree over lanes,
 /// the lane that it computes, and the reduced gradient.
 #[must_use]
 pub fn of_rank(spec: &Spec) -> u64 {
     let partials = u64::from(spec.batch.lanes.ilog2()) + 1;
-    (BASE + copies(spec, 2 * STATE + partials + 1)).saturating_add(activations_of(spec))
+    let training = copies(spec, STATE + partials + 1).saturating_add(activations_of(spec));
+    // Until a state that is loaded replaces the initial one, it lies beside it.
+    let resuming = copies(spec, 2 * STATE);
+    training.max(resuming).saturating_add(BASE)
 }
 
 /// Bytes that a process takes on one thread which trains alone: as a rank, with one gradient.

@@ -1,34 +1,43 @@
 //! What a step changes.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use lockstep_engine::ids::Step;
 use rayon::prelude::*;
 
 /// Everything that the next step depends on besides the data: flat, `f32`, in the layout's order.
+///
+/// A clone shares the values; whoever changes them while they are shared changes a copy ([`Arc::make_mut`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// The last step applied; 0 before the first.
     pub step: Step,
     /// The weights.
-    pub weights: Vec<f32>,
+    pub weights: Arc<Vec<f32>>,
     /// AdamW's first moment.
-    pub first: Vec<f32>,
+    pub first: Arc<Vec<f32>>,
     /// AdamW's second moment.
-    pub second: Vec<f32>,
+    pub second: Arc<Vec<f32>>,
 }
 
 impl State {
+    /// The state after `step`.
+    #[must_use]
+    pub fn new(step: Step, [weights, first, second]: [Vec<f32>; 3]) -> Self {
+        Self {
+            step,
+            weights: Arc::new(weights),
+            first: Arc::new(first),
+            second: Arc::new(second),
+        }
+    }
+
     /// The state before the first step.
     #[must_use]
     pub fn initial(weights: Vec<f32>) -> Self {
         let zeros = vec![0.0; weights.len()];
-        Self {
-            step: Step(0),
-            weights,
-            first: zeros.clone(),
-            second: zeros,
-        }
+        Self::new(Step(0), [weights, zeros.clone(), zeros])
     }
 
     /// BLAKE3 in hexadecimal over weights and moments, as little-endian bytes.
@@ -97,9 +106,9 @@ mod tests {
     fn the_whole_state_s_digest_depends_on_each_of_its_parts() {
         let state = State::initial(vec![1.0, -2.0]);
         let mut others = [state.clone(), state.clone(), state.clone()];
-        others[0].weights[1] = 2.0;
-        others[1].first[0] = 1.0;
-        others[2].second[1] = 1.0;
+        Arc::make_mut(&mut others[0].weights)[1] = 2.0;
+        Arc::make_mut(&mut others[1].first)[0] = 1.0;
+        Arc::make_mut(&mut others[2].second)[1] = 1.0;
         let mut digests: Vec<_> = others.iter().chain([&state]).map(State::digest).collect();
         digests.sort();
         digests.dedup();

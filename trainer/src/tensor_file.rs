@@ -1,14 +1,16 @@
-//! Writing the safetensors format: eight bytes of header length, a JSON header, raw little-endian values.
+//! The safetensors format: eight bytes of header length, a JSON header, raw little-endian values.
 //!
-//! Written straight from the buffers and digested on the way, so that nothing is held twice.
+//! Written straight from the buffers and digested on the way, and read straight to them, so that nothing is held twice.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use serde_json::json;
 
 use crate::layout::Parameter;
-use crate::state::little_endian;
+use crate::state::{from_little_endian, little_endian};
 
 /// A tensor to write.
 pub(crate) struct Entry<'a> {
@@ -74,6 +76,67 @@ pub(crate) fn write(
         bytes,
         digest: hasher.finalize().to_hex().to_string(),
     })
+}
+
+/// A file that is read tensor by tensor, in the order of their values.
+pub(crate) struct Reader<R> {
+    source: R,
+    metadata: Metadata,
+    /// Bytes of values that were read.
+    at: usize,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header of a file of `bytes` bytes.
+    pub(crate) fn new(mut source: R, bytes: u64) -> io::Result<Self> {
+        let mut len = [0; 8];
+        source.read_exact(&mut len)?;
+        let len = u64::from_le_bytes(len);
+        if len > bytes {
+            let problem = format!("a header of {len} bytes in a file of {bytes}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        let mut header = Vec::new();
+        source.by_ref().take(len).read_to_end(&mut header)?;
+        Ok(Self {
+            metadata: serde_json::from_slice(&header)?,
+            source,
+            at: 0,
+        })
+    }
+
+    /// Appends the values of the tensor `name`, which must be the next one and of this shape.
+    pub(crate) fn append(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: &mut Vec<f32>,
+    ) -> Result<(), String> {
+        let found = self
+            .metadata
+            .info(name)
+            .ok_or_else(|| format!("no tensor `{name}`"))?;
+        if found.dtype != Dtype::F32 || found.shape != shape {
+            let (dtype, found) = (found.dtype, &found.shape);
+            return Err(format!("`{name}` is {dtype:?} {found:?}, expected F32 {shape:?}"));
+        }
+        let (begin, end) = found.data_offsets;
+        if begin != self.at {
+            return Err(format!(
+                "`{name}` begins at byte {begin} of the values, expected {}",
+                self.at
+            ));
+        }
+        let mut block = vec![0; (end - begin).min(4 * BLOCK)];
+        while self.at < end {
+            let some = block.len().min(end - self.at);
+            let block = &mut block[..some];
+            self.source.read_exact(block).map_err(|error| error.to_string())?;
+            values.extend(from_little_endian(block));
+            self.at += some;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl<N: Network> Trainer<N> {
         &self.layout
     }
 
-    /// The current state; clone it for a snapshot.
+    /// The current state; a clone is a snapshot.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state

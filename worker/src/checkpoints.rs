@@ -129,7 +129,16 @@ impl Checkpoints {
         &self.about
     }
 
-    /// Copies this rank's part of `state` and has it written. Does not wait for that, only the last one for those before
+    /// Waits until nothing that is to be written is shared with the state any more, or for as long as `patience`.
+    pub(crate) fn await_read(&self, patience: Duration) {
+        if !self.writer.await_read(patience) {
+            tracing::warn!(
+                "a checkpoint was not written in {patience:?}: training goes on with a copy of the state beside it"
+            );
+        }
+    }
+
+    /// Takes this rank's part of `state` and has it written. Does not wait for that, only the last one for those before
     /// it: where there is no room, any other can be done without.
     pub(crate) fn write(
         &self,

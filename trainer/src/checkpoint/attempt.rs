@@ -1,8 +1,8 @@
 //! One try at a checkpoint: shards by all members, then sealed by one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use lockstep_engine::ids::{Epoch, Step};
@@ -72,7 +72,12 @@ impl Attempt {
     /// # Errors
     /// [`Setting`](TrainerError::Setting) when the piece is of another step,
     /// [`DiskFull`](TrainerError::DiskFull), [`Storage`](TrainerError::Storage). Half a file is removed.
-    pub fn write(&self, piece: &Piece) -> Result<Report> {
+    pub fn write(&self, piece: Piece) -> Result<Report> {
+        self.write_until_read(piece, || {})
+    }
+
+    /// The same; calls `read` as soon as the piece's values are needed no more, before they are durable.
+    pub(super) fn write_until_read(&self, piece: Piece, read: impl FnOnce()) -> Result<Report> {
         if piece.step != self.step {
             return Err(TrainerError::Setting {
                 field: "the piece's step",
@@ -82,17 +87,6 @@ impl Attempt {
         }
         let folder = self.folder();
         fs::create_dir_all(&folder).at("create folder", &folder)?;
-        let shape = [piece.range.len()];
-        let entry = |name, values| Entry {
-            name,
-            shape: &shape,
-            values,
-        };
-        let entries = [
-            entry("weights", &piece.weights),
-            entry("first", &piece.first),
-            entry("second", &piece.second),
-        ];
         let metadata = BTreeMap::from([
             ("format", "lockstep".to_owned()),
             ("step", piece.step.to_string()),
@@ -100,7 +94,28 @@ impl Attempt {
         ]);
         let file = piece.file();
         let path = folder.join(&file);
-        let written = files::write(&path, |out| tensor_file::write(out, &metadata, &entries))
+        let (range, elements) = (piece.range(), piece.len);
+        let fill = |out: &mut BufWriter<File>| {
+            let [weights, first, second] = piece.parts();
+            let shape = [range.len()];
+            let entry = |name, values| Entry {
+                name,
+                shape: &shape,
+                values,
+            };
+            let [of_weights, of_first, of_second] = Piece::PARTS;
+            let entries = [
+                entry(of_weights, weights),
+                entry(of_first, first),
+                entry(of_second, second),
+            ];
+            let written = tensor_file::write(out, &metadata, &entries)?;
+            let subtrees = tree::subtrees(elements, &range, weights);
+            drop(piece);
+            read();
+            Ok((written, subtrees))
+        };
+        let (written, subtrees) = files::write(&path, fill)
             .and_then(|written| files::sync(&folder).map(|()| written))
             .inspect_err(|_| {
                 // The error that is returned says more than one of this removal would.
@@ -109,12 +124,12 @@ impl Attempt {
         Ok(Report {
             shard: Shard {
                 file,
-                range: piece.range(),
+                range,
                 bytes: written.bytes,
                 digest: written.digest,
             },
-            elements: piece.len,
-            subtrees: tree::subtrees(piece.len, &piece.range, &piece.weights),
+            elements,
+            subtrees,
         })
     }
 
@@ -218,7 +233,7 @@ pub fn write(dir: &Path, state: &State, layout: &Layout, about: &About, shards: 
     let attempt = Attempt::new(dir, state.step, Epoch(0));
     let count = shards.max(1);
     let sealed = (0..count)
-        .map(|index| attempt.write(&Piece::of(state, index, count)?))
+        .map(|index| attempt.write(Piece::of(state, index, count)?))
         .collect::<Result<Vec<_>>>()
         .and_then(|reports| attempt.seal(reports, layout, about));
     if sealed.is_err() {
@@ -268,7 +283,7 @@ mod tests {
         let file = attempt.folder().join(piece.file());
         fs::create_dir_all(attempt.folder()).unwrap();
         std::os::unix::fs::symlink("/dev/full", &file).unwrap();
-        let error = attempt.write(&piece).unwrap_err();
+        let error = attempt.write(piece).unwrap_err();
         assert!(
             matches!(&error, TrainerError::DiskFull { path, .. } if *path == file),
             "{error}"
@@ -283,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let piece = Piece::of(&State::initial(vec![1.0; 10]), 0, 1).unwrap();
         let error = Attempt::new(dir.path(), Step(3), Epoch(7))
-            .write(&piece)
+            .write(piece)
             .unwrap_err();
         assert!(matches!(error, TrainerError::Setting { .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -293,7 +308,7 @@ mod tests {
     fn a_report_travels_as_json() {
         let dir = tempfile::tempdir().unwrap();
         let piece = Piece::of(&State::initial(vec![1.0; 1000]), 1, 3).unwrap();
-        let report = Attempt::new(dir.path(), Step(0), Epoch(7)).write(&piece).unwrap();
+        let report = Attempt::new(dir.path(), Step(0), Epoch(7)).write(piece).unwrap();
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
         assert!(text.contains("\"file\":\"shard-2-of-3.safetensors\""), "{text}");

@@ -1,6 +1,7 @@
 //! One member's part of the state.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use lockstep_engine::ids::Step;
 
@@ -21,7 +22,7 @@ pub fn part(len: usize, index: usize, count: usize) -> Range<usize> {
     cut(index)..cut(index + 1)
 }
 
-/// A copy of one part of a state, taken in an instant and written while training goes on.
+/// One part of a state as it is at an instant, to be written while training goes on. It shares the state's values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
     pub(super) step: Step,
@@ -31,13 +32,13 @@ pub struct Piece {
     /// Elements of the whole state.
     pub(super) len: usize,
     pub(super) range: Range<usize>,
-    pub(super) weights: Vec<f32>,
-    pub(super) first: Vec<f32>,
-    pub(super) second: Vec<f32>,
+    weights: Arc<Vec<f32>>,
+    first: Arc<Vec<f32>>,
+    second: Arc<Vec<f32>>,
 }
 
 impl Piece {
-    /// Copies part `index` of `count` of `state`: three runs of memory.
+    /// Part `index` of `count` of `state`: three runs of memory.
     ///
     /// # Errors
     /// [`Setting`](TrainerError::Setting) when there is no such part, [`Length`](TrainerError::Length) when the
@@ -51,10 +52,9 @@ impl Piece {
             });
         }
         let len = state.weights.len();
-        let range = part(len, index, count);
-        let copy = |what, values: &[f32]| {
+        let share = |what, values: &Arc<Vec<f32>>| {
             if values.len() == len {
-                return Ok(values[range.clone()].to_vec());
+                return Ok(values.clone());
             }
             Err(TrainerError::Length {
                 what,
@@ -67,10 +67,10 @@ impl Piece {
             index,
             count,
             len,
-            weights: copy("the weights", &state.weights)?,
-            first: copy("the first moment", &state.first)?,
-            second: copy("the second moment", &state.second)?,
-            range,
+            range: part(len, index, count),
+            weights: share("the weights", &state.weights)?,
+            first: share("the first moment", &state.first)?,
+            second: share("the second moment", &state.second)?,
         })
     }
 
@@ -84,6 +84,14 @@ impl Piece {
     #[must_use]
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
+    }
+
+    /// The names of what it holds, in its file and in the order there.
+    pub(super) const PARTS: [&str; 3] = ["weights", "first", "second"];
+
+    /// What it holds.
+    pub(super) fn parts(&self) -> [&[f32]; 3] {
+        [&self.weights, &self.first, &self.second].map(|values| &values[self.range.clone()])
     }
 
     /// The name of the file that holds it.
@@ -120,7 +128,7 @@ mod tests {
             Err(TrainerError::Setting { field: "shard", .. })
         ));
         let torn = State {
-            second: vec![0.0; 9],
+            second: Arc::new(vec![0.0; 9]),
             ..state
         };
         assert!(matches!(

@@ -1,15 +1,15 @@
 //! Listing, verifying and loading checkpoints.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use lockstep_engine::ids::Step;
-use safetensors::SafeTensors;
 
-use super::{Corruption, MANIFEST, Manifest, Shard, VERSION, step_of};
+use super::{Corruption, MANIFEST, Manifest, Piece, Shard, VERSION, step_of};
 use crate::error::{Result, StorageContext, TrainerError};
-use crate::state::{State, from_little_endian};
+use crate::state::State;
+use crate::tensor_file;
 
 /// A checkpoint in memory.
 #[derive(Clone, Debug)]
@@ -96,19 +96,15 @@ pub fn glance(path: &Path) -> Result<Manifest> {
 /// As [`verify`].
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let manifest = read_manifest(path)?;
-    let empty = || Vec::with_capacity(manifest.elements);
-    let mut state = State {
-        step: manifest.step,
-        weights: empty(),
-        first: empty(),
-        second: empty(),
-    };
+    let mut parts = [(); 3].map(|()| Vec::with_capacity(manifest.elements));
     for shard in &manifest.shards {
         shard.check_size(path)?;
         let file = path.join(&shard.file);
-        let bytes = fs::read(&file).at("read", &file)?;
-        check_digest(path, &shard.file, &blake3::hash(&bytes).to_hex(), &shard.digest)?;
-        append(&mut state, shard, &bytes).map_err(|problem| {
+        let mut source = Digested::new(BufReader::new(File::open(&file).at("read", &file)?));
+        let appended = append(&mut parts, shard, &mut source);
+        let digest = source.digest_of_all().at("read", &file)?;
+        check_digest(path, &shard.file, &digest, &shard.digest)?;
+        appended.map_err(|problem| {
             corrupt(
                 path,
                 Corruption::Malformed {
@@ -118,6 +114,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
             )
         })?;
     }
+    let state = State::new(manifest.step, parts);
     check_digest(
         path,
         "the weights",
@@ -212,23 +209,38 @@ pub(super) fn check_digest(path: &Path, file: &str, found: &str, expected: &str)
     ))
 }
 
-fn append(state: &mut State, shard: &Shard, bytes: &[u8]) -> Result<(), String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let buffers = [
-        ("weights", &mut state.weights),
-        ("first", &mut state.first),
-        ("second", &mut state.second),
-    ];
-    for (name, buffer) in buffers {
-        let tensor = file.tensor(name).map_err(|error| error.to_string())?;
-        if tensor.dtype() != safetensors::Dtype::F32 || tensor.shape() != [shard.range.len()] {
-            let (dtype, shape) = (tensor.dtype(), tensor.shape());
-            return Err(format!(
-                "`{name}` is {dtype:?} {shape:?}, expected F32 [{}]",
-                shard.range.len()
-            ));
-        }
-        buffer.extend(from_little_endian(tensor.data()));
+/// Reads a shard's tensors to the end of what was read of those before.
+fn append(parts: &mut [Vec<f32>; 3], shard: &Shard, source: &mut impl Read) -> Result<(), String> {
+    let mut file = tensor_file::Reader::new(source, shard.bytes).map_err(|error| error.to_string())?;
+    for (name, values) in Piece::PARTS.into_iter().zip(parts) {
+        file.append(name, &[shard.range.len()], values)?;
     }
     Ok(())
+}
+
+/// What is read, digested on the way.
+struct Digested<R> {
+    source: R,
+    hasher: blake3::Hasher,
+}
+
+impl<R: Read> Digested<R> {
+    fn new(source: R) -> Self {
+        let hasher = blake3::Hasher::new();
+        Self { source, hasher }
+    }
+
+    /// BLAKE3 in hexadecimal of what was read and of all that is left.
+    fn digest_of_all(mut self) -> std::io::Result<String> {
+        self.hasher.update_reader(self.source)?;
+        Ok(self.hasher.finalize().to_hex().to_string())
+    }
+}
+
+impl<R: Read> Read for Digested<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
 }

@@ -63,8 +63,7 @@ impl Setup {
 fn bits(state: &State) -> Vec<u32> {
     [&state.weights, &state.first, &state.second]
         .into_iter()
-        .flatten()
-        .map(|v| v.to_bits())
+        .flat_map(|values| values.iter().map(|v| v.to_bits()))
         .collect()
 }
 
@@ -98,7 +97,7 @@ fn shards_are_plain_safetensors() {
         let tensors = candle_core::safetensors::load(path.join(file), &candle_core::Device::Cpu).unwrap();
         weights.extend(tensors["weights"].to_vec1::<f32>().unwrap());
     }
-    assert_eq!(weights, setup.state.weights);
+    assert_eq!(weights, *setup.state.weights);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use crate::common::{batch, constant, optim, small, trainer};
 use candle_core::{DType, Device};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
-use lockstep_engine::ids::Step;
+use lockstep_engine::ids::{Epoch, Step};
 use lockstep_engine::random::Stream;
 use lockstep_engine::spec::OptimSpec;
+use lockstep_trainer::checkpoint::{Attempt, Piece};
 use lockstep_trainer::{Llama, Model, State, Trainer, TrainerError};
 
 fn normals(n: usize, site: u64) -> Vec<f32> {
@@ -149,6 +150,31 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         assert!(matches!(error, TrainerError::NonFiniteGradient { step: 1 }));
     }
     assert_eq!(*trainer.state(), before);
+}
+
+/// A checkpoint is written from such a piece while training goes on, whether or not the writer is done by then.
+#[test]
+fn a_piece_of_a_state_stays_as_it_was_while_training_goes_on() {
+    let spec = small(4, 2, true);
+    let mut trainer = trainer(&spec);
+    let gradient = vec![0.5; trainer.layout().len()];
+    trainer.apply(&gradient, 1.0).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let digest_of = |piece: Piece, epoch| {
+        let attempt = Attempt::new(dir.path(), piece.step(), Epoch(epoch));
+        attempt.write(piece).unwrap().shard.digest
+    };
+    let shared = Piece::of(trainer.state(), 1, 3).unwrap();
+    let at_once = digest_of(shared.clone(), 1);
+    let before = trainer.weights_digest();
+    trainer.apply(&gradient, 1.0).unwrap();
+    assert_ne!(trainer.weights_digest(), before);
+    assert_eq!(digest_of(shared, 2), at_once);
+
+    // Nobody shares it any more: it is changed where it lies.
+    let place = trainer.state().weights.as_ptr();
+    trainer.apply(&gradient, 1.0).unwrap();
+    assert_eq!(trainer.state().weights.as_ptr(), place);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use crate::common::{byte_spec, trained};
 use lockstep_engine::ids::{Epoch, Step};
@@ -41,7 +41,7 @@ impl Run {
             step: Step(step),
             ..self.state.clone()
         };
-        state.weights[0] = step as f32;
+        Arc::make_mut(&mut state.weights)[0] = step as f32;
         state
     }
 
@@ -52,7 +52,7 @@ impl Run {
     fn shards(&self, attempt: &Attempt, count: usize) -> Vec<Report> {
         let state = self.at(attempt.step().0);
         (0..count)
-            .map(|index| attempt.write(&Piece::of(&state, index, count).unwrap()).unwrap())
+            .map(|index| attempt.write(Piece::of(&state, index, count).unwrap()).unwrap())
             .collect()
     }
 
@@ -82,7 +82,7 @@ fn members_write_at_once_and_one_seals() {
                 let (run, state) = (&run, &state);
                 scope.spawn(move || {
                     let piece = Piece::of(state, index, count).unwrap();
-                    run.attempt(step, epoch).write(&piece).unwrap()
+                    run.attempt(step, epoch).write(piece).unwrap()
                 })
             };
             let members: Vec<_> = (0..count).map(write).collect();
@@ -358,7 +358,9 @@ fn the_background_makes_checkpoints_while_training_goes_on() {
             })
             .unwrap();
         // Training goes on at once; the piece is a copy.
-        state.weights.iter_mut().for_each(|weight| *weight += 1.0);
+        Arc::make_mut(&mut state.weights)
+            .iter_mut()
+            .for_each(|weight| *weight += 1.0);
         let Done::Wrote { result, .. } = results.recv().unwrap() else {
             panic!("another job's outcome")
         };
@@ -500,7 +502,7 @@ fn a_kill_at_any_instant_leaves_whole_checkpoints() {
 fn a_glance_sees_sizes_and_not_bytes() {
     let run = Run::new();
     let attempt = run.attempt(1, 1);
-    let report = attempt.write(&Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
+    let report = attempt.write(Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
     let path = run.seal(&attempt, vec![report]).unwrap();
     let manifest = checkpoint::verify(&path).unwrap();
     assert_eq!(checkpoint::glance(&path).unwrap(), manifest);
@@ -531,10 +533,10 @@ fn a_piece_of_another_layout_is_told_apart() {
         step: Step(1),
         ..State::initial(vec![0.0; 10])
     };
-    let report = attempt.write(&Piece::of(&short, 0, 1).unwrap()).unwrap();
+    let report = attempt.write(Piece::of(&short, 0, 1).unwrap()).unwrap();
     let error = run.seal(&attempt, vec![report]).unwrap_err();
     assert!(matches!(error, TrainerError::Length { found: 10, .. }), "{error}");
-    let report = attempt.write(&Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
+    let report = attempt.write(Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
     let path = run.seal(&attempt, vec![report]).unwrap();
     fs::remove_file(path.join("manifest.json")).unwrap();
     assert!(matches!(

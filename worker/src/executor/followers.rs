@@ -63,11 +63,14 @@ impl Followers {
                     }
                 }
                 _ => {
-                    let parts = [&state.weights, &state.first, &state.second];
-                    Start::State {
-                        step,
-                        parts: parts.map(|part| Arc::new(part.clone())).to_vec(),
-                    }
+                    let State {
+                        weights,
+                        first,
+                        second,
+                        ..
+                    } = state.clone();
+                    let parts = vec![weights, first, second];
+                    Start::State { step, parts }
                 }
             };
             tracing::info!("feeds {} with {start:?}", request.follower);

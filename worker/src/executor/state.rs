@@ -113,14 +113,9 @@ impl Executor {
             Advance::Same { .. } => self.forget_partials(),
             Advance::State { parts, .. } => {
                 self.followers.leave();
-                let [weights, first, second] = <[Vec<f32>; 3]>::try_from(parts)
+                let parts = <[Vec<f32>; 3]>::try_from(parts)
                     .map_err(|parts| Failure::Fatal(format!("a state of {} parts, not 3", parts.len())))?;
-                self.trainer.restore(State {
-                    step,
-                    weights,
-                    first,
-                    second,
-                })?;
+                self.trainer.restore(State::new(step, parts))?;
                 self.hold_anew();
             }
             Advance::Gradient { values, .. } => {

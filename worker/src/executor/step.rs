@@ -1,6 +1,7 @@
 //! A step: compute lanes, reduce, apply; and the end of a job.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use lockstep_engine::ids::{Lane, Step};
@@ -147,6 +148,8 @@ impl Executor {
             self.trainer.skip(step);
             self.followers.tell(step, None);
         } else {
+            // Otherwise it would change a copy of what is still to be written.
+            self.checkpoints.await_read(self.spec.elastic.silence() / 2);
             let scale = self.scale();
             let applied = self.trainer.apply(self.reducer.gradient(), scale)?;
             if self.followers.are_fed() {
@@ -165,7 +168,8 @@ impl Executor {
         lockstep_faults::reach(Point::Applied, step.0);
         if lockstep_faults::miscomputes() {
             let mut state = self.trainer.state().clone();
-            lockstep_faults::flip(&mut state.weights);
+            let weights = Arc::make_mut(&mut state.weights);
+            lockstep_faults::flip(weights);
             self.trainer.restore(state)?;
         }
         self.last = Some((step, skip));

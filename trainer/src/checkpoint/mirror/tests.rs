@@ -40,7 +40,7 @@ impl Run {
             step: Step(step),
             ..self.state.clone()
         };
-        state.weights[0] = seed;
+        std::sync::Arc::make_mut(&mut state.weights)[0] = seed;
         write(self.dir(), &state, &self.layout, &About::default(), 2).unwrap()
     }
 }
