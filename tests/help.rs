@@ -137,13 +137,7 @@ const VERBS: [(&str, &[&str]); 50] = [
     ("bench memory", &["peak memory", "--ranks", "--against"]),
     (
         "bench allreduce",
-        &[
-            "between rank processes",
-            "--sizes",
-            "--transport",
-            "--streams",
-            "--yields",
-        ],
+        &["between rank processes", "--sizes", "--transport", "--streams"],
     ),
     ("bench chaos", &["the chaos matrix", "--subset", "--cell"]),
     ("bench soak", &["many random faults", "--faults", "--seed"]),

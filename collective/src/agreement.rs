@@ -65,7 +65,7 @@ impl Operation<'_> {
         };
         let around = hosts.around(caller.rank);
         let mut outbox = Outbox::new(caller.members as usize);
-        let make = || Place::make(around.len() as u32, self.may_spin());
+        let make = || Place::make(around.len() as u32);
         let place = match (around.len() > 1).then(make).transpose() {
             Ok(place) => place,
             Err(error) => {

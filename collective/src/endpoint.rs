@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -46,9 +47,6 @@ pub struct Options {
     /// Connections to each member, 1 to [`MAX_STREAMS`]: several carry more where the network bounds what one does. It
     /// decides no bits, and members need not have the same.
     pub streams: usize,
-    /// Whether an operation that waits leaves its core to others at once, as when they compute what will be reduced next;
-    /// otherwise it looks for a moment whether it can go on, which is faster.
-    pub yields: bool,
     /// How long an operation waits without hearing from anybody, and a feed for its follower to read. Losses are
     /// noticed by broken connections, so this is only for members that hang.
     pub timeout: Duration,
@@ -81,7 +79,6 @@ impl Options {
             transport: Transport::Auto,
             host: None,
             streams: 1,
-            yields: false,
             timeout: Duration::from_secs(120),
             feed_timeout: Duration::from_secs(10),
             mailbox_bytes: 256 << 20,
@@ -100,7 +97,6 @@ impl fmt::Debug for Options {
             identity,
             transport,
             streams,
-            yields,
             timeout,
             feed_timeout,
             mailbox_bytes,
@@ -113,7 +109,6 @@ impl fmt::Debug for Options {
             .field("identity", identity)
             .field("transport", transport)
             .field("streams", streams)
-            .field("yields", yields)
             .field("timeout", timeout)
             .field("feed_timeout", feed_timeout)
             .field("mailbox_bytes", mailbox_bytes)
@@ -155,6 +150,16 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
+/// While it lives, something is computed beside what is reduced.
+#[derive(Debug)]
+pub struct Computing<'a>(&'a AtomicBool);
+
+impl Drop for Computing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Endpoint {
     /// Listens and accepts connections from now on. There is no group yet.
     ///
@@ -169,7 +174,6 @@ impl Endpoint {
             transport,
             host,
             streams,
-            yields,
             timeout,
             feed_timeout,
             mailbox_bytes,
@@ -211,7 +215,7 @@ impl Endpoint {
             identity,
             token,
             streams,
-            yields,
+            computing: AtomicBool::default(),
             timeout,
             feed_timeout,
             mailbox_bytes,
@@ -238,6 +242,14 @@ impl Endpoint {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Says that something is computed beside what is reduced, until it is dropped: an operation that waits leaves its
+    /// core to that at once. At other times it looks for a moment whether it can go on, which is faster.
+    #[must_use]
+    pub fn computing(&self) -> Computing<'_> {
+        self.shared.computing.store(true, Ordering::Relaxed);
+        Computing(&self.shared.computing)
     }
 
     /// A handle to it.

@@ -130,7 +130,7 @@ mod walk;
 mod wire;
 
 pub use advance::{Advance, Shape};
-pub use endpoint::{Endpoint, Group, Handle, Options, Peer, Transport};
+pub use endpoint::{Computing, Endpoint, Group, Handle, Options, Peer, Transport};
 pub use error::{CollectiveError, LossReason, PeerLost};
 pub use feed::{Feed, FollowRequest, Start};
 pub use following::{FollowOptions, Following};

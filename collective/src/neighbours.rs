@@ -21,8 +21,8 @@ const STAGE: usize = 0;
 const ASLEEP: usize = 1;
 /// The word that counts what its member does meanwhile with members of other hosts: a sign of life.
 const PULSE: usize = 2;
-/// How often a member looks before it goes to sleep, when there is a core for each that has nothing else to do: some 20
-/// us, as falling asleep and being woken takes no less.
+/// How often a member looks before it goes to sleep, when there is a core for each and nothing else to do for it: some
+/// 20 us, as falling asleep and being woken takes no less.
 const LOOKS: u32 = 400;
 
 /// The segment of this member, before those of others are known.
@@ -34,20 +34,15 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Makes one for a group of so many, and sees that others can use it as this process can. Who waits may look for a
-    /// while if the processor has nothing else to do.
-    pub(crate) fn make(members: u32, idles: bool) -> io::Result<Self> {
+    /// Makes one for a group of so many, and sees that others can use it as this process can.
+    pub(crate) fn make(members: u32) -> io::Result<Self> {
         let slots = Slots::new(members);
         let segment = Segment::create(slots.len())?;
         let view = View::open(&segment.ticket())?;
         let alarm = Alarm::default();
         sleep((&view, STAGE, 0), (&alarm, 0), (&segment, ASLEEP), Duration::ZERO)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let looks = if idles && members as usize <= cores {
-            LOOKS
-        } else {
-            1
-        };
+        let looks = if members as usize <= cores { LOOKS } else { 1 };
         Ok(Self {
             slots,
             segment,
@@ -160,9 +155,10 @@ impl Neighbours {
             .map(|(rank, _)| Rank(rank))
     }
 
-    /// Looks, for a short time, whether all have come to `stage`. Returns one that has not.
-    pub(crate) fn look(&self, stage: u32) -> Option<Rank> {
-        for _ in 0..self.looks {
+    /// Looks whether all have come to `stage`; for a short time if the processor has nothing else to do. Returns one that
+    /// has not.
+    pub(crate) fn look(&self, stage: u32, idles: bool) -> Option<Rank> {
+        for _ in 0..if idles { self.looks } else { 0 } {
             self.behind(stage).next()?;
             std::hint::spin_loop();
         }
@@ -208,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_sign_of_life_is_one_wherever_it_comes_from() {
-        let places = [0, 1, 2].map(|_| Place::make(3, false).unwrap());
+        let places = [0, 1, 2].map(|_| Place::make(3).unwrap());
         let tickets = [0, 1, 2].map(|rank| places[rank].ticket());
         let members = [4, 6, 9].map(Rank);
         let mut rank = 0;

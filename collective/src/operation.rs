@@ -1,5 +1,6 @@
 //! What operations share: moving frames to and from the links, waiting, and giving up.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -120,11 +121,6 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Whether who waits may keep its core.
-    pub(crate) fn may_spin(&self) -> bool {
-        !self.shared.yields
-    }
-
     /// The way between the members, if they have agreed on one.
     pub(crate) fn known_way(&self) -> Result<Option<Way>, CollectiveError> {
         let state = self.shared.lock();
@@ -181,7 +177,7 @@ impl<'a> Operation<'a> {
     pub(crate) fn await_stage(&mut self, neighbours: &Neighbours, stage: u32) -> Result<(), CollectiveError> {
         let alarm = &self.shared.alarm;
         loop {
-            let behind = neighbours.look(stage);
+            let behind = neighbours.look(stage, !self.shared.computing.load(Ordering::Relaxed));
             let rung = alarm.count();
             if behind.is_none() && rung == self.rung {
                 self.heard = Instant::now();

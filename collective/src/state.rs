@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -359,8 +360,8 @@ pub(crate) struct Shared {
     pub(crate) token: String,
     /// Connections to each member.
     pub(crate) streams: usize,
-    /// Whether who waits leaves its core to others at once.
-    pub(crate) yields: bool,
+    /// Whether something is computed beside what waits.
+    pub(crate) computing: AtomicBool,
     /// How long an operation waits in silence.
     pub(crate) timeout: Duration,
     /// How long a follower waits in silence.

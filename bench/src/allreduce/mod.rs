@@ -32,8 +32,6 @@ pub struct Options {
     pub sizes: Vec<usize>,
     /// The ways to go.
     pub routes: Vec<Route>,
-    /// Whether ranks that wait leave their cores to others at once, as in a job with `collective.overlap`.
-    pub yields: bool,
     /// Rounds; in each, everything is measured once, in turn.
     pub rounds: u32,
     /// The Python that has PyTorch, to measure its gloo backend as well.
@@ -92,8 +90,6 @@ pub struct Line {
     pub way: Way,
     /// Connections between two ranks.
     pub streams: usize,
-    /// Whether ranks that wait leave their cores to others at once.
-    pub yields: bool,
     /// Microseconds of an all-reduce, of the rank that takes longest.
     pub us: f64,
     /// Bytes of the gradient by that time.
@@ -144,7 +140,6 @@ pub fn measure(bench: &Bench, options: &Options, say: impl Fn(&str)) -> Result<V
                     bytes,
                     way,
                     streams,
-                    yields: options.yields,
                     us,
                     gb_per_s: bytes as f64 / us / 1e3,
                     bound_us,
@@ -230,9 +225,6 @@ fn measure_ours(bench: &Bench, ranks: u32, route: Route, options: &Options) -> R
             .args(["bench", "allreduce-rank", way.name()])
             .args([streams.to_string(), rank.to_string(), ranks.to_string()])
             .args(options.sizes.iter().map(ToString::to_string));
-        if options.yields {
-            command.arg("--yields");
-        }
         command
     };
     let mut children = Ranks::start(command, ranks)?;

@@ -20,12 +20,7 @@ const WARM_UP: usize = 3;
 ///
 /// # Errors
 /// When the others are not there or fail, when the result is wrong, and when the way cannot be taken.
-pub fn run(
-    (Route { way, streams }, yields): (Route, bool),
-    rank: u32,
-    ranks: u32,
-    sizes: &[usize],
-) -> Result<(), Error> {
+pub fn run(Route { way, streams }: Route, rank: u32, ranks: u32, sizes: &[usize]) -> Result<(), Error> {
     let name = |rank: u32| format!("bench/{rank}");
     let options = lockstep_collective::Options {
         transport: match way {
@@ -33,7 +28,6 @@ pub fn run(
             Way::Tcp => Transport::Tcp,
         },
         streams,
-        yields,
         ..lockstep_collective::Options::new((Ipv4Addr::LOCALHOST, 0).into(), 1, name(rank))
     };
     let endpoint = Endpoint::bind(options).map_err(failed)?;

@@ -27,11 +27,6 @@ pub(crate) struct AllreduceArgs {
     /// Connections between two ranks over TCP, as `collective.streams` in a job.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1], value_parser = clap::value_parser!(u8).range(1..=16))]
     streams: Vec<u8>,
-    /// Ranks that wait leave their cores to others at once, as in a job with `collective.overlap`, which is the default: there a rank
-    /// computes the next bucket while one is reduced. Without this they look for a moment whether they can go on, as in a
-    /// job with `overlap = false`.
-    #[arg(long)]
-    yields: bool,
     /// Rounds; in each, everything is measured once.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -57,8 +52,6 @@ pub(crate) struct RankArgs {
     rank: u32,
     ranks: u32,
     sizes: Vec<usize>,
-    #[arg(long)]
-    yields: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -126,7 +119,6 @@ pub(crate) async fn run(args: AllreduceArgs, format: Format) -> anyhow::Result<(
         ranks: args.ranks,
         sizes: args.sizes,
         routes: args.transport.iter().copied().flat_map(each).collect(),
-        yields: args.yields,
         rounds: args.rounds,
         torch: args.against.map(|Peer::Torch| args.python),
     };
@@ -162,6 +154,6 @@ pub(crate) fn rank(args: &RankArgs) -> anyhow::Result<()> {
         way: args.transport.into(),
         streams: args.streams,
     };
-    let measured = allreduce::run_rank((route, args.yields), args.rank, args.ranks, &args.sizes);
+    let measured = allreduce::run_rank(route, args.rank, args.ranks, &args.sizes);
     measured.map_err(|error| Failure::Job(error.to_string()).into())
 }

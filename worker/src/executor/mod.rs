@@ -245,7 +245,6 @@ impl Executor {
                 spec::Transport::Tcp => Transport::Tcp,
             },
             streams: spec.collective.streams,
-            yields: spec.collective.overlap,
             timeout: spec.elastic.silence(),
             // A donor that hangs is given up after a lease; this is for a link between the two that is cut alone.
             feed_timeout: spec.elastic.lease() * 2,

@@ -28,6 +28,7 @@ impl Executor {
         let mut microbatches = self.geometry.positions(step, lane).peekable();
         let mut after = self.after(step, lane);
         let reducer = overlaps.then_some(&mut self.reducer);
+        let computing = self.endpoint.computing();
         let mut gradient = LaneGradient::new(lane, &self.buckets, &mut self.partials, reducer);
         while let Some(positions) = microbatches.next() {
             let next = microbatches.peek().cloned().or_else(|| {
@@ -40,6 +41,7 @@ impl Executor {
             gradient.add_loss(mean);
         }
         gradient.end().map_err(Failure::Fatal)?;
+        drop(computing);
         self.spans.insert(lane, self.geometry.span(step, lane));
         Ok(TaskEnd::Computed {
             took: began.elapsed(),
