@@ -56,6 +56,7 @@ fn write_raw(folder: &Path) {
         lines.push(json!({ "text": text }).to_string());
     }
     lines.push(json!({"text": "Too short."}).to_string());
+    lines.push(json!({"text": text(600), "opt_outs": ["noai"]}).to_string());
     lines.push(json!({"words": 1}).to_string());
     lines.push("{ not json".to_owned());
     fs::write(folder.join("a.jsonl"), lines.join("\n")).unwrap();
@@ -128,6 +129,7 @@ fn every_document_is_in_the_dataset_or_has_a_reason() {
     for (stage, reason, count) in [
         ("read", "read.no_text", 1),
         ("read", "read.json", 1),
+        ("licence", "consent.opt_out", 1),
         ("quality", "gopher.words", 1),
         ("dedup", "dedup.exact", 1),
         ("dedup", "dedup.near", 1),
@@ -140,13 +142,12 @@ fn every_document_is_in_the_dataset_or_has_a_reason() {
     }
     let removed = &report["counts"]["stages"]["dedup"]["altered"]["passage_bytes"];
     assert!(removed.as_u64() >= Some(SHARED.len() as u64), "{report:#}");
-    // Whoever has been scored keeps the scores, in the dataset or not.
+    // Every document has its scores, whichever stage dropped it; what is no document has none.
     let dropped_rows = rows(&place.path("out/dropped.parquet"));
     assert_eq!(dropped_rows.len() as u64, gone);
     for row in dropped_rows {
-        let was_scored = ["quality", "dedup"].contains(&&*row["stage"]);
-        assert_eq!(row.contains_key("scores"), was_scored, "{row:#?}");
-        assert!(!was_scored || row["scores"].contains("\"words\":"), "{row:#?}");
+        let scores = row.get("scores").map_or("", |scores| scores);
+        assert_eq!(scores.contains("\"words\":"), row["stage"] != "read", "{row:#?}");
     }
     // Private data is counted, replaced, and nowhere to be found.
     assert_eq!(report["counts"]["pii"]["email"]["eng"], 1, "{report:#}");
@@ -218,15 +219,19 @@ fn text_is_of(shown: &Value) -> bool {
 #[test]
 fn the_same_bytes_however_the_work_is_cut_and_whatever_dies_on_the_way() {
     let place = place();
-    let (digest, _) = built(&place, "out");
-    let spec = SPEC.replace("unit_bytes = 20000", "unit_bytes = 3000000");
-    fs::write(place.path("spec.toml"), spec).unwrap();
-    assert_eq!(built(&place, "coarse").0, digest);
-    // So many units that searches among all documents are shared out.
-    let spec = SPEC.replace("unit_bytes = 20000", "unit_bytes = 500");
-    fs::write(place.path("spec.toml"), spec).unwrap();
-    assert_eq!(built(&place, "fine").0, digest);
+    // At 500 there are so many units that searches among all documents are shared out, and so are comparisons.
+    for (verify, name) in [("[dedup.near]\nverify = 0.7\n", "verified"), ("", "out")] {
+        let [digest, coarse, fine] = [20_000, 3_000_000, 500].map(|bytes| {
+            let spec = SPEC.replace("unit_bytes = 20000", &format!("unit_bytes = {bytes}"));
+            fs::write(place.path("spec.toml"), spec + verify).unwrap();
+            let (digest, report) = built(&place, &format!("{name}-{bytes}"));
+            assert_eq!(dropped(&report, "dedup", "dedup.near"), 1, "{report:#}");
+            digest
+        });
+        assert_eq!([&coarse, &fine], [&digest; 2], "{name}");
+    }
     fs::write(place.path("spec.toml"), SPEC).unwrap();
+    let (digest, _) = built(&place, "out");
     // Killed before and after tasks of every phase get their names, over and over, in the same folder.
     for (number, point) in ["task-written", "task-done"].iter().cycle().take(10).enumerate() {
         let marker = place.path(&format!("marker-{number}"));

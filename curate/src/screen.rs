@@ -183,6 +183,7 @@ impl Screener<'_> {
             let flow = self.counts.stage(stage.name());
             if let Err((reason, detail)) = passed {
                 flow.drop(given, reason, found.language.code.as_deref());
+                self.score_dropped(&document, &mut found);
                 let dropped = curated(document, found, before);
                 self.screen.observe(&mut self.audit, &dropped, Some(reason));
                 return Err(Box::new(Dropped {
@@ -286,6 +287,16 @@ impl Screener<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What an earlier stage drops has scores too: so thresholds can be chosen by all documents.
+    fn score_dropped(&mut self, document: &Document, found: &mut Findings) {
+        if found.scores.is_none() && self.screen.spec.runs(Stage::Quality) {
+            let since = Instant::now();
+            let language = found.language.code.as_deref();
+            found.scores = Some(Box::new(self.scorer.score(&document.text, language)));
+            self.spent.on(Stage::Quality, since);
+        }
     }
 
     fn decontaminate(&mut self, document: &mut Document, found: &mut Findings) -> Result<(), Verdict> {

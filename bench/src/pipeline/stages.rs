@@ -197,7 +197,7 @@ fn minhash(plan: &Plan, meter: &mut Meter) -> Result<(), Error> {
             edges(&parts, band, Slice::new(0, 1), &sort, &table)?;
             tables.push(table);
         }
-        drops(parts.documents(), &tables, None, parts.ranks(), &out)?;
+        drops(parts.documents(), &tables, parts.ranks(), &out)?;
         Ok(read_drops(&out)?.count() as u64)
     };
     let dropped = meter

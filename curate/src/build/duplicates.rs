@@ -11,6 +11,7 @@ use crate::spec::Stage;
 use crate::work::{Key, Work};
 
 const EDGES: &str = "edges";
+const FOREST: &str = "forest";
 const DROPS: &str = "drops";
 
 /// Documents that go because another one stays.
@@ -52,7 +53,8 @@ impl Duplicates {
 pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Result<Duplicates, CurateError> {
     let near = run.spec.dedup.near.settings();
     let exact = run.spec.dedup.exact;
-    let key = Key::new("duplicates", &(exact, &near), &[&documents.key])?;
+    let slices = documents.slices();
+    let key = Key::new("duplicates", &(exact, &near, slices), &[&documents.key])?;
     if !run.spec.runs(Stage::Dedup) || !exact && near.is_none() {
         return Ok(Duplicates::none(key));
     }
@@ -61,20 +63,26 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Resu
         .as_ref()
         .map(|near| Parts::open(documents.signatures(), near))
         .transpose()?;
-    // Exact ones in slices, then one task a band.
-    let slices = if exact { documents.slices() } else { 0 };
-    let tasks = slices + near.as_ref().map_or(0, |near| near.bands);
+    // Slices of exact ones, then of each band.
+    let exact = if exact { slices } else { 0 };
+    let tasks = exact + near.as_ref().map_or(0, |near| near.bands * slices);
+    let verify = near.as_ref().and_then(|near| near.verify).zip(parts.as_ref());
+    let forests = if verify.is_some() { slices } else { 0 };
     let edges = work.phase("edges", &key)?;
-    run.progress.enter("find duplicates", tasks as u64 + 2, "tasks");
+    run.progress
+        .enter("find duplicates", (tasks + forests) as u64 + 2, "tasks");
     edges.run(
         tasks,
         run.progress,
         |_| 1,
         |task, folder| {
             let (sort, out) = (SortSettings::new(folder), folder.join(EDGES));
-            match (&parts, task.checked_sub(slices)) {
+            match (&parts, task.checked_sub(exact)) {
                 (_, None) => digests.edges(Slice::new(task, slices), &sort, &out)?,
-                (Some(parts), Some(band)) => bands::edges(parts, band, Slice::new(0, 1), &sort, &out)?,
+                (Some(parts), Some(task)) => {
+                    let (band, slice) = (task / slices, Slice::new(task % slices, slices));
+                    bands::edges(parts, band, slice, &sort, &out)?;
+                }
                 (None, Some(_)) => {}
             }
             run.progress.advance(1);
@@ -82,19 +90,35 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Resu
         },
     )?;
     let edges: Vec<PathBuf> = (0..tasks).map(|task| edges.task(task).join(EDGES)).collect();
+    let of_exact = edges.get(..exact).unwrap_or_default();
+    let compared = work.phase("forests", &key)?;
+    compared.run(
+        forests,
+        run.progress,
+        |_| 1,
+        |task, folder| {
+            let (slice, out) = (Slice::new(task, slices), folder.join(FOREST));
+            let verify = verify.map(|(least, parts)| (parts, least));
+            dedup::forest(digests.documents(), &edges, slice, verify, &out)?;
+            run.progress.advance(1);
+            Ok(())
+        },
+    )?;
+    let of_all = match verify {
+        Some(_) => (0..forests)
+            .map(|task| compared.task(task).join(FOREST))
+            .collect(),
+        None => edges.clone(),
+    };
     let joined = work.phase("clusters", &key)?;
-    let verify = near.as_ref().and_then(|near| near.verify).zip(parts.as_ref());
     joined.run(
         2,
         run.progress,
         |_| 1,
         |task, folder| {
             let out = folder.join(DROPS);
-            let (edges, verify) = match task {
-                0 => (edges.get(..slices).unwrap_or_default(), None),
-                _ => (&*edges, verify.map(|(least, parts)| (parts, least))),
-            };
-            dedup::drops(digests.documents(), edges, verify, digests.ranks(), &out)?;
+            let edges = if task == 0 { of_exact } else { &of_all };
+            dedup::drops(digests.documents(), edges, digests.ranks(), &out)?;
             run.progress.advance(1);
             Ok(())
         },

@@ -2,15 +2,15 @@
 //!
 //! Edges are joined by union-find in an array of one u32 for each document: 4 bytes × documents, and an eighth for a
 //! mark; clusters of more than one document take 12 bytes each. For a billion documents that is 4.2 GB and what their
-//! clusters take. The result does not depend on the order of edges, so files of edges may be joined in groups first
-//! ([`forest`]), by as many tasks as there are groups, and the forests after.
+//! clusters take. The result does not depend on the order of edges, so those of a slice of documents may be joined first
+//! ([`forest`]), by as many tasks as there are slices, and the forests after: where pairs are compared, that is the work.
 
 use std::path::Path;
 
 use crate::dedup::minhash::similarity_of_sketches;
 use crate::dedup::sort::Merge;
 use crate::dedup::table::{Kind, TableReader, TableWriter, finished};
-use crate::dedup::{DedupError, Parts};
+use crate::dedup::{DedupError, Parts, Slice};
 
 const EDGES: Kind = *b"edges\0\0\x01";
 const DROPS: Kind = *b"drops\0\0\x01";
@@ -73,22 +73,24 @@ pub(crate) fn write_edges(
     writer.commit(EDGES, [u64::from(documents), 0, 0, 0])
 }
 
-/// Joins what files of edges say, and writes a file of edges that says the same in fewer: from each document to the
-/// first of its cluster. With parts and a threshold, a pair is joined only if its sketches are that similar; files
-/// that were verified so are joined without. None if `out` was finished before.
+/// Joins what files of edges say of a slice of documents, by ordinal, and writes a file of edges that says the same in fewer: from
+/// each document to the first of its cluster. With parts and a threshold, a pair is joined only if its sketches are that
+/// similar; files that were verified so are joined without. Slices are tasks that need nothing of each other, and
+/// each pair is compared by one of them. None if `out` was finished before.
 ///
 /// # Errors
 /// If a file cannot be read or written.
 pub fn forest<P: AsRef<Path>>(
     documents: u32,
     edges: &[P],
+    slice: Slice,
     verify: Option<(&Parts, f64)>,
     out: &Path,
 ) -> Result<Option<Joined>, DedupError> {
     if finished(out)? {
         return Ok(None);
     }
-    let (mut trees, joined) = Trees::grow(documents, edges, verify)?;
+    let (mut trees, joined) = Trees::grow(documents, edges, slice, verify)?;
     let roots = (0..documents).filter_map(|document| {
         let root = trees.root(document);
         (root != document).then(|| {
@@ -113,14 +115,13 @@ pub fn forest<P: AsRef<Path>>(
 pub fn drops<P: AsRef<Path>>(
     documents: u32,
     edges: &[P],
-    verify: Option<(&Parts, f64)>,
     ranks: impl IntoIterator<Item = Result<u32, DedupError>>,
     out: &Path,
 ) -> Result<Option<Joined>, DedupError> {
     if finished(out)? {
         return Ok(None);
     }
-    let (trees, joined) = Trees::grow(documents, edges, verify)?;
+    let (trees, joined) = Trees::grow(documents, edges, Slice::new(0, 1), None)?;
     let mut labels = trees.label();
     let mut clusters = vec![Cluster::default(); labels.clusters];
     let mut ranked = 0;
@@ -202,6 +203,7 @@ impl Trees {
     fn grow<P: AsRef<Path>>(
         documents: u32,
         edges: &[P],
+        slice: Slice,
         verify: Option<(&Parts, f64)>,
     ) -> Result<(Self, Joined), DedupError> {
         let mut trees = Self {
@@ -224,11 +226,11 @@ impl Trees {
         let (mut last, mut read) = (None, None);
         for record in Merge::new(edges)? {
             let record = record?;
-            if last.replace(record) == Some(record) {
+            let Edge { from, to } = Edge::of(record);
+            if !slice.holds(u64::from(from)) || last.replace(record) == Some(record) {
                 continue;
             }
             joined.pairs += 1;
-            let Edge { from, to } = Edge::of(record);
             if let Some((sketches, least)) = &mut verify {
                 if read.replace(from) != Some(from) {
                     sketches.read(from, &mut a)?;
@@ -384,7 +386,7 @@ mod tests {
             let expected = naive(&ranks, &pairs);
             let run = |files: &[PathBuf], name: &str| {
                 let out = folder.path().join(name);
-                drops(n as u32, files, None, ranks.iter().map(|&rank| Ok(rank)), &out).unwrap().unwrap();
+                drops(n as u32, files, ranks.iter().map(|&rank| Ok(rank)), &out).unwrap().unwrap();
                 read(&out)
             };
             let whole = [write(folder.path(), "whole", n, &pairs)];
@@ -395,9 +397,9 @@ mod tests {
                 .map(|(i, cut)| write(folder.path(), &format!("cut-{i}"), n, &pairs[cut[0]..cut[1]]))
                 .collect();
             prop_assert_eq!(&run(&files, "of-cuts"), &expected);
-            let forests: Vec<_> = files.chunks(2).enumerate().map(|(i, files)| {
-                let out = folder.path().join(format!("forest-{i}"));
-                forest(n as u32, files, None, &out).unwrap();
+            let forests: Vec<_> = (0..3).map(|index| {
+                let out = folder.path().join(format!("forest-{index}"));
+                forest(n as u32, &files, Slice::new(index, 3), None, &out).unwrap();
                 out
             }).collect();
             prop_assert_eq!(&run(&forests, "of-forests"), &expected);
@@ -409,7 +411,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let edges = [write(folder.path(), "edges", 2, &[(0, 1)])];
         let out = folder.path().join("drops");
-        let make = || drops(2, &edges, None, [Ok(1), Ok(2)], &out).unwrap();
+        let make = || drops(2, &edges, [Ok(1), Ok(2)], &out).unwrap();
         assert_eq!(make(), Some(Joined { pairs: 1, refused: 0 }));
         let whole = std::fs::read(&out).unwrap();
         assert_eq!(make(), None);
@@ -431,9 +433,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let edges = [write(folder.path(), "edges", 2, &[(0, 1)])];
         let out = folder.path().join("drops");
-        let error = drops(3, &edges, None, [Ok(1), Ok(2), Ok(3)], &out).unwrap_err();
+        let error = drops(3, &edges, [Ok(1), Ok(2), Ok(3)], &out).unwrap_err();
         assert!(matches!(error, DedupError::OtherSettings { .. }), "{error}");
-        let error = drops(2, &edges, None, [Ok(1)], &out).unwrap_err();
+        let error = drops(2, &edges, [Ok(1)], &out).unwrap_err();
         assert!(
             matches!(
                 error,
@@ -454,7 +456,7 @@ mod tests {
         let edges: Vec<_> = (1..n).map(|i| (n - i, n - i - 1)).collect();
         let edges = [write(folder.path(), "edges", n as usize, &edges)];
         let out = folder.path().join("drops");
-        drops(n, &edges, None, (0..n).map(|_| Ok(0)), &out).unwrap();
+        drops(n, &edges, (0..n).map(|_| Ok(0)), &out).unwrap();
         let drops = read(&out);
         assert!(drops.iter().all(|drop| drop.kept == 0 && drop.cluster_size == n));
         assert_eq!(drops.len() as u32, n - 1);

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! exact   text ─ digest ────────► part ─ edges (slice) ──────────┐
-//! near    text ─ MinHash bands ─► part ─ edges (band, slice) ────┴► forest (optional) ─► drops: document, kept, size
+//! near    text ─ MinHash bands ─► part ─ edges (band, slice) ────┴► forest (slice) ──► drops: document, kept, size
 //! passage text ─ digests ───────► part ─ removals (slice) ───────────────────────────► removals: document, passages
 //! ```
 //!

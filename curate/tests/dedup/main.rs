@@ -76,18 +76,17 @@ fn near(folder: &Path, texts: &[String], settings: &NearSettings, cut: &Cut) -> 
             edges(&parts, band, slice, &sort(folder, cut), &tables[tables.len() - 1]).unwrap();
         }
     }
-    let mut verify = settings.verify.map(|verify| (&parts, verify));
-    if cut.forests {
-        let grow = |(i, tables): (usize, &[PathBuf])| {
-            let out = folder.join(format!("forest-{i}"));
-            forest(parts.documents(), tables, verify, &out).unwrap();
+    let verify = settings.verify.map(|verify| (&parts, verify));
+    if cut.forests || verify.is_some() {
+        let grow = |slice: Slice| {
+            let out = folder.join(format!("forest-{}", slice.index));
+            forest(parts.documents(), &tables, slice, verify, &out).unwrap();
             out
         };
-        tables = tables.chunks(3).enumerate().map(grow).collect();
-        verify = None;
+        tables = slices(cut).map(grow).collect();
     }
     let out = folder.join("drops");
-    drops(parts.documents(), &tables, verify, parts.ranks(), &out).unwrap();
+    drops(parts.documents(), &tables, parts.ranks(), &out).unwrap();
     read_drops(&out).unwrap().map(Result::unwrap).collect()
 }
 
@@ -219,7 +218,7 @@ proptest! {
             out
         }).collect();
         let out = folder.path().join("drops");
-        drops(parts.documents(), &tables, None, parts.ranks(), &out).unwrap();
+        drops(parts.documents(), &tables, parts.ranks(), &out).unwrap();
         let dropped: BTreeSet<u32> = read_drops(&out).unwrap().map(|drop| drop.unwrap().document).collect();
         let mut seen = BTreeSet::new();
         let expected = (0..).zip(&texts).filter(|(_, text)| !seen.insert(*text)).map(|(i, _)| i);

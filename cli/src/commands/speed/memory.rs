@@ -12,7 +12,7 @@ use crate::output::{Format, table};
 /// Measure the peak memory of training, beside what was planned, and PyTorch's.
 ///
 /// Of a process that trains alone, which has one gradient; and of each rank of a whole job, by whose plan a job is refused that does not
-/// fit: it has partial sums, and a snapshot for the checkpoint at the end. PyTorch's is a process alone, and with several ranks
+/// fit: it has partial sums. PyTorch's is a process alone, and with several ranks
 /// the first of DDP over gloo.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MemoryArgs {
