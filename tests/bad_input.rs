@@ -240,6 +240,12 @@ fn options_that_make_no_sense() {
         2,
         &["--against autograd", "leave --ranks out"],
     );
+    refused(
+        &place,
+        "bench memory --preset nope",
+        2,
+        &["'nope' for '--preset <PRESET>'", "tiny, small"],
+    );
     refused(&place, "run", 2, &["<SPEC>"]);
     refused(&place, "trian", 2, &["unrecognized subcommand 'trian'"]);
 }

@@ -55,7 +55,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct OverheadArgs {
     /// The model.
-    #[arg(long, default_value = "tiny")]
+    #[arg(long, default_value = "tiny", value_parser = super::spec::preset())]
     preset: String,
     /// A built dataset whose vocabulary is the preset's; by default one is built from cargo's registry.
     #[arg(long, value_name = "DIR")]

@@ -41,6 +41,15 @@ pub(crate) fn validate(args: &ValidateArgs, format: Format) -> anyhow::Result<()
     })
 }
 
+/// Takes the name of a preset, of those that there are.
+pub(crate) fn preset() -> clap::builder::PossibleValuesParser {
+    spec::presets()
+        .iter()
+        .map(|preset| preset.name)
+        .collect::<Vec<_>>()
+        .into()
+}
+
 pub(crate) fn presets(format: Format) -> anyhow::Result<()> {
     let presets = spec::presets();
     if format == Format::Json {

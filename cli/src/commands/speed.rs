@@ -47,7 +47,7 @@ pub(crate) struct StepArgs {
 #[derive(Clone, Debug, clap::Args)]
 struct What {
     /// The model.
-    #[arg(long, default_value = "tiny", conflicts_with = "spec")]
+    #[arg(long, default_value = "tiny", conflicts_with = "spec", value_parser = super::spec::preset())]
     preset: String,
     /// A spec whose [model], [memory], batch.sequences and batch.sequence_length are used instead.
     #[arg(long, value_name = "FILE")]
@@ -163,7 +163,7 @@ struct Speed {
     median_tokens_per_second: f64,
     /// 6 × parameters outside of the embedding + 6 × layers × length × width, for each token.
     model_gflops: f64,
-    /// The best that a product of the step's shapes reaches on one thread, and the share of it, with one rank.
+    /// The best that a product of the step's shapes reaches on one thread, and the share of it, with one rank: medians of the rounds.
     peak_gflops: Option<f64>,
     share_of_peak: Option<f64>,
     against: Vec<Compared>,
@@ -225,15 +225,19 @@ pub(crate) async fn step(args: StepArgs, format: Format) -> anyhow::Result<()> {
     });
     let speed = median(&ours);
     let model_gflops = speed * flops(&spec) / 1e9;
-    let peak_gflops = peaks.iter().copied().reduce(f64::max);
+    // By round, as the machine's speed changes from one to the next.
+    let shares: Vec<f64> = ratios(&ours, &peaks)
+        .iter()
+        .map(|share| share * flops(&spec) / 1e9)
+        .collect();
     let result = Speed {
         model: args.what.name(),
         parameters: spec.model.parameters(),
         ranks: args.ranks,
         median_tokens_per_second: speed,
         model_gflops,
-        peak_gflops,
-        share_of_peak: peak_gflops.map(|peak| model_gflops / peak),
+        peak_gflops: (!peaks.is_empty()).then(|| median(&peaks)),
+        share_of_peak: (!shares.is_empty()).then(|| median(&shares)),
         against: against.collect(),
         tokens_per_second: ours,
     };
@@ -252,7 +256,7 @@ fn describe(speed: &Speed) -> String {
     );
     if let (Some(peak), Some(share)) = (speed.peak_gflops, speed.share_of_peak) {
         text += &format!(
-            ", {:.1}% of the {peak:.1} that the best of the step's products reaches",
+            ", {:.1}% of what the best of the step's products reaches, {peak:.1}; medians",
             share * 100.0
         );
     }

@@ -167,14 +167,17 @@ fn a_piece_of_a_state_stays_as_it_was_while_training_goes_on() {
     let shared = Piece::of(trainer.state(), 1, 3).unwrap();
     let at_once = digest_of(shared.clone(), 1);
     let before = trainer.weights_digest();
+    assert!(trainer.state().is_shared());
     trainer.apply(&gradient, 1.0).unwrap();
     assert_ne!(trainer.weights_digest(), before);
-    assert_eq!(digest_of(shared, 2), at_once);
+    assert_eq!(digest_of(shared.clone(), 2), at_once);
 
-    // Nobody shares it any more: it is changed where it lies.
+    // Nobody shares what was changed: it is changed again where it lies.
+    assert!(!trainer.state().is_shared());
     let place = trainer.state().weights.as_ptr();
     trainer.apply(&gradient, 1.0).unwrap();
     assert_eq!(trainer.state().weights.as_ptr(), place);
+    assert_eq!(digest_of(shared, 3), at_once);
 }
 
 #[test]

@@ -150,8 +150,10 @@ impl Executor {
             self.trainer.skip(step);
             self.followers.tell(step, None);
         } else {
-            // Otherwise it would change a copy of what is still to be written.
-            self.checkpoints.await_read(self.spec.elastic.silence() / 2);
+            if self.trainer.state().is_shared() {
+                // Otherwise a copy would be changed, of what is still to be written. Once it was, nothing is awaited.
+                self.checkpoints.await_read(self.spec.elastic.silence() / 2);
+            }
             let scale = self.scale();
             let applied = self.trainer.apply(self.reducer.gradient(), scale)?;
             if self.followers.are_fed() {
