@@ -39,8 +39,8 @@ fn main() -> std::io::Result<()> {
         let attempt = Attempt::new(dir.path(), state.step, Epoch(1));
         let fail = std::io::Error::other;
         let piece = Piece::of(&state, 0, members).map_err(fail)?;
-        let bytes = attempt.write(piece.clone()).map_err(fail)?.shard.bytes;
-        let write = median(|| drop(std::hint::black_box(attempt.write(piece.clone()))));
+        let bytes = attempt.write(&piece).map_err(fail)?.shard.bytes;
+        let write = median(|| drop(std::hint::black_box(attempt.write(&piece))));
         println!(
             "{parameters:>12} {members:>8} {:>10.1} {:>8.0}",
             1e3 * write.as_secs_f64(),

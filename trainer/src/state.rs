@@ -40,14 +40,6 @@ impl State {
         Self::new(Step(0), [weights, zeros.clone(), zeros])
     }
 
-    /// Whether a clone shares the values: then the next change is to a copy.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        [&self.weights, &self.first, &self.second]
-            .iter()
-            .any(|values| Arc::strong_count(values) > 1)
-    }
-
     /// BLAKE3 in hexadecimal over weights and moments, as little-endian bytes.
     #[must_use]
     pub fn digest(&self) -> String {

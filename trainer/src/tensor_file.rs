@@ -38,7 +38,66 @@ pub(crate) struct Written {
 }
 
 /// Elements written at once.
-const BLOCK: usize = 1 << 18;
+pub(crate) const BLOCK: usize = 1 << 18;
+/// Bytes of a header, at most.
+const HEADER_BYTES: u64 = 1 << 20;
+
+/// A file that is being written.
+pub(crate) struct Writer<W> {
+    out: W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a file of tensors of these names and shapes, whose values come in their order.
+    pub(crate) fn new(
+        out: W,
+        metadata: &BTreeMap<&str, String>,
+        tensors: &[(&str, &[usize])],
+    ) -> io::Result<Self> {
+        let mut header = serde_json::Map::new();
+        header.insert("__metadata__".to_owned(), json!(metadata));
+        let mut at = 0;
+        for &(name, shape) in tensors {
+            let end = at + size_of::<f32>() * shape.iter().product::<usize>();
+            let value = json!({"dtype": "F32", "shape": shape, "data_offsets": [at, end]});
+            header.insert(name.to_owned(), value);
+            at = end;
+        }
+        let mut header = serde_json::to_vec(&header)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut file = Self {
+            out,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+        };
+        file.put_bytes(&(header.len() as u64).to_le_bytes())?;
+        file.put_bytes(&header)?;
+        Ok(file)
+    }
+
+    /// Adds values.
+    pub(crate) fn put(&mut self, values: &[f32]) -> io::Result<()> {
+        values
+            .chunks(BLOCK)
+            .try_for_each(|block| self.put_bytes(&little_endian(block)))
+    }
+
+    fn put_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+
+    /// All is written.
+    pub(crate) fn finish(self) -> Written {
+        Written {
+            bytes: self.bytes,
+            digest: self.hasher.finalize().to_hex().to_string(),
+        }
+    }
+}
 
 /// Writes `entries` in their order.
 pub(crate) fn write(
@@ -46,36 +105,12 @@ pub(crate) fn write(
     metadata: &BTreeMap<&str, String>,
     entries: &[Entry<'_>],
 ) -> io::Result<Written> {
-    let mut header = serde_json::Map::new();
-    header.insert("__metadata__".to_owned(), json!(metadata));
-    let mut at = 0;
+    let tensors: Vec<_> = entries.iter().map(|entry| (entry.name, entry.shape)).collect();
+    let mut file = Writer::new(out, metadata, &tensors)?;
     for entry in entries {
-        let end = at + 4 * entry.values.len();
-        let value = json!({"dtype": "F32", "shape": entry.shape, "data_offsets": [at, end]});
-        header.insert(entry.name.to_owned(), value);
-        at = end;
+        file.put(entry.values)?;
     }
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-
-    let mut hasher = blake3::Hasher::new();
-    let mut bytes = 0;
-    let mut put = |part: &[u8]| {
-        hasher.update(part);
-        bytes += part.len() as u64;
-        out.write_all(part)
-    };
-    put(&(header.len() as u64).to_le_bytes())?;
-    put(&header)?;
-    for entry in entries {
-        for block in entry.values.chunks(BLOCK) {
-            put(&little_endian(block))?;
-        }
-    }
-    Ok(Written {
-        bytes,
-        digest: hasher.finalize().to_hex().to_string(),
-    })
+    Ok(file.finish())
 }
 
 /// A file that is read tensor by tensor, in the order of their values.
@@ -92,15 +127,23 @@ impl<R: Read> Reader<R> {
         let mut len = [0; 8];
         source.read_exact(&mut len)?;
         let len = u64::from_le_bytes(len);
-        if len > bytes {
-            let problem = format!("a header of {len} bytes in a file of {bytes}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        let invalid = |problem| Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        if len > HEADER_BYTES {
+            return invalid(format!(
+                "a header of {len} bytes, where {HEADER_BYTES} are the most"
+            ));
         }
         let mut header = Vec::new();
         source.by_ref().take(len).read_to_end(&mut header)?;
+        let metadata: Metadata = serde_json::from_slice(&header)?;
+        let values = metadata.tensors().values().map(|of| of.data_offsets.1).max();
+        let expected = 8 + len + values.unwrap_or_default() as u64;
+        if expected != bytes {
+            return invalid(format!("{bytes} bytes, where its header says {expected}"));
+        }
         Ok(Self {
-            metadata: serde_json::from_slice(&header)?,
             source,
+            metadata,
             at: 0,
         })
     }

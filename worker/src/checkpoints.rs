@@ -42,6 +42,8 @@ pub(crate) struct Checkpoints {
     samples_per_step: u64,
     last: Step,
     writer: Background,
+    /// What shares the state until it is written.
+    lent: Mutex<Vec<Piece>>,
     /// What was handed to the writer, so that its answer can be told by part.
     asked: Arc<Asked>,
     told: Told,
@@ -109,6 +111,7 @@ impl Checkpoints {
         };
         Ok(Self {
             writer: Background::start("checkpoint-write", done)?,
+            lent: Mutex::default(),
             folder,
             about,
             layout: Arc::new(layout.clone()),
@@ -129,12 +132,17 @@ impl Checkpoints {
         &self.about
     }
 
-    /// Waits until nothing that is to be written is shared with the state any more, or for as long as `patience`.
-    pub(crate) fn await_read(&self, patience: Duration) {
-        if !self.writer.await_read(patience) {
-            tracing::warn!(
-                "a checkpoint was not written in {patience:?}: training goes on with a copy of the state beside it"
-            );
+    /// Sees to it that nothing that is to be written is shared with the state, which is about to change. For what is not
+    /// written in the time of `patience` there is a copy from then on, so it is waited for once.
+    pub(crate) fn let_go(&self, patience: Duration) {
+        let lent = std::mem::take(&mut *self.lent.lock().unwrap_or_else(PoisonError::into_inner));
+        for piece in lent {
+            if !piece.let_go(patience) {
+                let step = piece.step();
+                tracing::warn!(
+                    "the checkpoint of step {step} is not written after {patience:?}: training goes on, with a copy of it"
+                );
+            }
         }
     }
 
@@ -152,10 +160,18 @@ impl Checkpoints {
             self.asked.await_none();
         }
         self.asked.lock().push((snapshot, score));
-        if let Err(refused) = self.writer.submit(Job::Write { attempt, piece }) {
-            self.asked.lock().retain(|(of, _)| *of != snapshot);
-            let (step, reason) = (snapshot.step, refused.to_string());
-            (self.told)(Written::Failed { step, reason });
+        let lent = piece.clone();
+        match self.writer.submit(Job::Write { attempt, piece }) {
+            Ok(()) => self
+                .lent
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(lent),
+            Err(refused) => {
+                self.asked.lock().retain(|(of, _)| *of != snapshot);
+                let (step, reason) = (snapshot.step, refused.to_string());
+                (self.told)(Written::Failed { step, reason });
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::error::{Result, StorageContext, TrainerError};
 use crate::files::{self, Staging};
 use crate::layout::Layout;
 use crate::state::State;
-use crate::tensor_file::{self, Entry};
+use crate::tensor_file::{BLOCK, Writer};
 
 /// The try of one epoch's members at the checkpoint of a step.
 ///
@@ -72,12 +72,12 @@ impl Attempt {
     /// # Errors
     /// [`Setting`](TrainerError::Setting) when the piece is of another step,
     /// [`DiskFull`](TrainerError::DiskFull), [`Storage`](TrainerError::Storage). Half a file is removed.
-    pub fn write(&self, piece: Piece) -> Result<Report> {
-        self.write_until_read(piece, || {})
+    pub fn write(&self, piece: &Piece) -> Result<Report> {
+        self.write_and_tell(piece, || {})
     }
 
-    /// The same; calls `read` as soon as the piece's values are needed no more, before they are durable.
-    pub(super) fn write_until_read(&self, piece: Piece, read: impl FnOnce()) -> Result<Report> {
+    /// The same; calls `written` as soon as the piece's values are needed no more, before they are durable.
+    pub(super) fn write_and_tell(&self, piece: &Piece, written: impl FnOnce()) -> Result<Report> {
         if piece.step != self.step {
             return Err(TrainerError::Setting {
                 field: "the piece's step",
@@ -94,26 +94,26 @@ impl Attempt {
         ]);
         let file = piece.file();
         let path = folder.join(&file);
-        let (range, elements) = (piece.range(), piece.len);
+        let len = piece.range.len();
         let fill = |out: &mut BufWriter<File>| {
-            let [weights, first, second] = piece.parts();
-            let shape = [range.len()];
-            let entry = |name, values| Entry {
-                name,
-                shape: &shape,
-                values,
-            };
-            let [of_weights, of_first, of_second] = Piece::PARTS;
-            let entries = [
-                entry(of_weights, weights),
-                entry(of_first, first),
-                entry(of_second, second),
-            ];
-            let written = tensor_file::write(out, &metadata, &entries)?;
-            let subtrees = tree::subtrees(elements, &range, weights);
-            drop(piece);
-            read();
-            Ok((written, subtrees))
+            let shape = [len];
+            let mut file = Writer::new(out, &metadata, &Piece::PARTS.map(|name| (name, &shape[..])))?;
+            let mut block = Vec::new();
+            for part in 0..Piece::PARTS.len() {
+                for at in (0..len).step_by(BLOCK) {
+                    // A disk may hang, and whoever wants the values back must not wait for it.
+                    piece.with(part, at..(at + BLOCK).min(len), |values| {
+                        block.clear();
+                        block.extend_from_slice(values);
+                    })?;
+                    file.put(&block)?;
+                }
+            }
+            let subtrees = piece.with(0, 0..len, |weights| {
+                tree::subtrees(piece.len, &piece.range, weights)
+            })?;
+            written();
+            Ok((file.finish(), subtrees))
         };
         let (written, subtrees) = files::write(&path, fill)
             .and_then(|written| files::sync(&folder).map(|()| written))
@@ -124,11 +124,11 @@ impl Attempt {
         Ok(Report {
             shard: Shard {
                 file,
-                range,
+                range: piece.range(),
                 bytes: written.bytes,
                 digest: written.digest,
             },
-            elements,
+            elements: piece.len,
             subtrees,
         })
     }
@@ -233,7 +233,7 @@ pub fn write(dir: &Path, state: &State, layout: &Layout, about: &About, shards: 
     let attempt = Attempt::new(dir, state.step, Epoch(0));
     let count = shards.max(1);
     let sealed = (0..count)
-        .map(|index| attempt.write(Piece::of(state, index, count)?))
+        .map(|index| attempt.write(&Piece::of(state, index, count)?))
         .collect::<Result<Vec<_>>>()
         .and_then(|reports| attempt.seal(reports, layout, about));
     if sealed.is_err() {
@@ -283,7 +283,7 @@ mod tests {
         let file = attempt.folder().join(piece.file());
         fs::create_dir_all(attempt.folder()).unwrap();
         std::os::unix::fs::symlink("/dev/full", &file).unwrap();
-        let error = attempt.write(piece).unwrap_err();
+        let error = attempt.write(&piece).unwrap_err();
         assert!(
             matches!(&error, TrainerError::DiskFull { path, .. } if *path == file),
             "{error}"
@@ -298,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let piece = Piece::of(&State::initial(vec![1.0; 10]), 0, 1).unwrap();
         let error = Attempt::new(dir.path(), Step(3), Epoch(7))
-            .write(piece)
+            .write(&piece)
             .unwrap_err();
         assert!(matches!(error, TrainerError::Setting { .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -308,7 +308,7 @@ mod tests {
     fn a_report_travels_as_json() {
         let dir = tempfile::tempdir().unwrap();
         let piece = Piece::of(&State::initial(vec![1.0; 1000]), 1, 3).unwrap();
-        let report = Attempt::new(dir.path(), Step(0), Epoch(7)).write(piece).unwrap();
+        let report = Attempt::new(dir.path(), Step(0), Epoch(7)).write(&piece).unwrap();
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
         assert!(text.contains("\"file\":\"shard-2-of-3.safetensors\""), "{text}");

@@ -1,10 +1,10 @@
 //! A thread that writes while training goes on.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use lockstep_engine::ids::Step;
 use lockstep_engine::spec::Target;
@@ -13,7 +13,7 @@ use super::{About, Attempt, Mirror, Mirrored, Piece, Policy, Report, prune};
 use crate::error::Result;
 use crate::layout::Layout;
 
-/// Pieces that are not yet read at once: one that is being written, one that waits for it.
+/// Pieces in memory at once: one that is being written, one that waits for it.
 const PIECES: usize = 2;
 /// Jobs that wait.
 const JOBS: usize = 16;
@@ -98,8 +98,8 @@ pub struct Refused(String);
 ///
 /// Handing over a job never waits. Dropping finishes the jobs that were taken.
 pub struct Background {
-    jobs: Option<SyncSender<(Job, Option<Reading>)>>,
-    unread: Arc<Unread>,
+    jobs: Option<SyncSender<Job>>,
+    pieces: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -110,16 +110,23 @@ impl Background {
     /// What the system says when it has no thread left.
     pub fn start(name: &str, mut done: impl FnMut(Done) + Send + 'static) -> std::io::Result<Self> {
         let (jobs, inbox) = sync_channel(JOBS);
+        let pieces = Arc::new(AtomicUsize::new(0));
+        let written = Arc::clone(&pieces);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             yield_to_training();
             let mut mirror = None;
-            for (job, reading) in inbox {
-                done(work(job, reading, &mut mirror));
+            for job in inbox {
+                let is_piece = matches!(job, Job::Write { .. });
+                let outcome = work(job, &mut mirror);
+                if is_piece {
+                    written.fetch_sub(1, Ordering::AcqRel);
+                }
+                done(outcome);
             }
         })?;
         Ok(Self {
             jobs: Some(jobs),
-            unread: Arc::default(),
+            pieces,
             thread: Some(thread),
         })
     }
@@ -129,37 +136,26 @@ impl Background {
     /// # Errors
     /// [`Refused`] when too much waits already, with the reason.
     pub fn submit(&self, job: Job) -> Result<(), Refused> {
-        let reading = match job {
-            Job::Write { .. } => Some(Reading::begin(&self.unread).ok_or_else(|| {
-                Refused(format!(
-                    "{PIECES} checkpoints are still being written: the disk is slower than checkpoint.every asks for"
-                ))
-            })?),
-            _ => None,
-        };
-        let job = (job, reading);
+        let is_piece = matches!(job, Job::Write { .. });
+        if is_piece && self.pieces.fetch_add(1, Ordering::AcqRel) >= PIECES {
+            self.pieces.fetch_sub(1, Ordering::AcqRel);
+            return Err(Refused(format!(
+                "{PIECES} checkpoints are still being written: the disk is slower than checkpoint.every asks for"
+            )));
+        }
         let sent = match &self.jobs {
             Some(jobs) => jobs.try_send(job),
             None => Err(TrySendError::Disconnected(job)),
         };
         sent.map_err(|error| {
+            if is_piece {
+                self.pieces.fetch_sub(1, Ordering::AcqRel);
+            }
             Refused(match error {
                 TrySendError::Full(_) => format!("{JOBS} jobs wait for the disk already"),
                 TrySendError::Disconnected(_) => "the thread that writes has ended".to_owned(),
             })
         })
-    }
-
-    /// Waits until the values of all pieces that were handed over have been read, and so belong to the state alone again.
-    /// Whether that was so within `patience`.
-    #[must_use]
-    pub fn await_read(&self, patience: Duration) -> bool {
-        let waited = self
-            .unread
-            .done
-            .wait_timeout_while(self.unread.lock(), patience, |pieces| *pieces > 0);
-        let (pieces, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *pieces == 0
     }
 }
 
@@ -173,47 +169,13 @@ impl Drop for Background {
     }
 }
 
-/// How many pieces are not yet read, and a bell that rings when one is.
-#[derive(Default)]
-struct Unread {
-    pieces: Mutex<usize>,
-    done: Condvar,
-}
-
-impl Unread {
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A piece that is not yet read, however that ends.
-struct Reading(Arc<Unread>);
-
-impl Reading {
-    /// `None` when there are [`PIECES`] already.
-    fn begin(unread: &Arc<Unread>) -> Option<Self> {
-        let mut pieces = unread.lock();
-        if *pieces == PIECES {
-            return None;
-        }
-        *pieces += 1;
-        Some(Self(unread.clone()))
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        *self.0.lock() -= 1;
-        self.0.done.notify_all();
-    }
-}
-
-fn work(job: Job, reading: Option<Reading>, mirror: &mut Option<Mirror>) -> Done {
+fn work(job: Job, mirror: &mut Option<Mirror>) -> Done {
     match job {
-        Job::Write { attempt, piece } => Done::Wrote {
-            result: attempt.write_until_read(piece, || drop(reading)),
-            attempt,
-        },
+        Job::Write { attempt, piece } => {
+            let result = attempt.write_and_tell(&piece, || piece.end());
+            piece.end(); // also if it failed
+            Done::Wrote { attempt, result }
+        }
         Job::Seal {
             attempt,
             reports,
@@ -253,6 +215,7 @@ mod tests {
     use crate::state::State;
     use lockstep_engine::ids::Epoch;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     fn write(dir: &std::path::Path, step: u64) -> Job {
         let state = State {
@@ -329,26 +292,47 @@ mod tests {
         ));
     }
 
+    /// A disk that hangs is a pipe that nobody reads.
+    #[cfg(target_os = "linux")]
     #[test]
-    fn pieces_are_awaited_until_they_are_read_also_where_that_fails() {
+    fn the_state_is_had_back_from_a_disk_that_hangs() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        std::fs::write(&file, []).unwrap();
-        let (go, gate) = mpsc::channel::<()>();
-        let background = Background::start("checkpoints", move |_| {
-            let _ = gate.recv();
+        let state = State::initial(vec![1.0; 1000]);
+        let piece = Piece::of(&state, 0, 1).unwrap();
+        let attempt = Attempt::new(dir.path(), state.step, Epoch(1));
+        let pipe = attempt.folder().join(piece.file());
+        std::fs::create_dir_all(attempt.folder()).unwrap();
+        rustix::fs::mkfifoat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .unwrap();
+        let (done, results) = mpsc::channel();
+        let background = Background::start("checkpoints", move |outcome| {
+            let _ = done.send(outcome);
         })
         .unwrap();
-        let soon = Duration::from_millis(1);
-        assert!(background.await_read(soon), "nothing was handed over");
-        // The first is read before the thread is held up, the one behind it is not.
-        background.submit(write(dir.path(), 1)).unwrap();
-        assert!(background.await_read(Duration::from_secs(60)));
-        background.submit(write(&file, 2)).unwrap();
-        assert!(!background.await_read(soon), "it waits for the thread");
-        go.send(()).unwrap();
-        assert!(background.await_read(Duration::from_secs(60)));
-        drop(go);
+        let job = |piece: &Piece| Job::Write {
+            attempt: attempt.clone(),
+            piece: piece.clone(),
+        };
+        background.submit(job(&piece)).unwrap();
+        assert!(!piece.let_go(Duration::from_millis(1)));
+        assert_eq!(Arc::strong_count(&state.weights), 1, "it is the state's alone");
+        let written = std::fs::read(&pipe).unwrap();
+        assert!(written.ends_with(&[0; 8]) && written.len() > 3 * 4 * 1000);
+        // A pipe cannot be synced. Whether it could be written or not, nobody waits for it any more.
+        assert!(matches!(
+            results.recv().unwrap(),
+            Done::Wrote { result: Err(_), .. }
+        ));
+        assert!(piece.let_go(Duration::from_secs(60)));
+        background.submit(write(dir.path(), 2)).unwrap();
+        assert!(matches!(
+            results.recv().unwrap(),
+            Done::Wrote { result: Ok(_), .. }
+        ));
     }
 
     #[cfg(target_os = "linux")]

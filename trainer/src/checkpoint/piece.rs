@@ -1,7 +1,9 @@
 //! One member's part of the state.
 
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lockstep_engine::ids::Step;
 
@@ -22,8 +24,11 @@ pub fn part(len: usize, index: usize, count: usize) -> Range<usize> {
     cut(index)..cut(index + 1)
 }
 
-/// One part of a state as it is at an instant, to be written while training goes on. It shares the state's values.
-#[derive(Clone, Debug, PartialEq)]
+/// One part of a state as it is at an instant, to be written while training goes on.
+///
+/// It shares the state's values until they are written, or until it is to [let go](Self::let_go) of them. Clones are of
+/// the same piece.
+#[derive(Clone, Debug)]
 pub struct Piece {
     pub(super) step: Step,
     /// Of `0..count`.
@@ -32,9 +37,27 @@ pub struct Piece {
     /// Elements of the whole state.
     pub(super) len: usize,
     pub(super) range: Range<usize>,
-    weights: Arc<Vec<f32>>,
-    first: Arc<Vec<f32>>,
-    second: Arc<Vec<f32>>,
+    lent: Arc<Lent>,
+}
+
+/// What is to be written, until it is; and a bell that rings then.
+#[derive(Debug)]
+struct Lent {
+    values: Mutex<Option<Values>>,
+    written: Condvar,
+}
+
+/// By the names of [`Piece::PARTS`]; the first element of the piece's range lies at `from`.
+#[derive(Debug)]
+struct Values {
+    parts: [Arc<Vec<f32>>; 3],
+    from: usize,
+}
+
+impl Lent {
+    fn lock(&self) -> MutexGuard<'_, Option<Values>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Piece {
@@ -52,6 +75,7 @@ impl Piece {
             });
         }
         let len = state.weights.len();
+        let range = part(len, index, count);
         let share = |what, values: &Arc<Vec<f32>>| {
             if values.len() == len {
                 return Ok(values.clone());
@@ -67,10 +91,18 @@ impl Piece {
             index,
             count,
             len,
-            range: part(len, index, count),
-            weights: share("the weights", &state.weights)?,
-            first: share("the first moment", &state.first)?,
-            second: share("the second moment", &state.second)?,
+            lent: Arc::new(Lent {
+                values: Mutex::new(Some(Values {
+                    parts: [
+                        share("the weights", &state.weights)?,
+                        share("the first moment", &state.first)?,
+                        share("the second moment", &state.second)?,
+                    ],
+                    from: range.start,
+                })),
+                written: Condvar::new(),
+            }),
+            range,
         })
     }
 
@@ -89,9 +121,42 @@ impl Piece {
     /// The names of what it holds, in its file and in the order there.
     pub(super) const PARTS: [&str; 3] = ["weights", "first", "second"];
 
-    /// What it holds.
-    pub(super) fn parts(&self) -> [&[f32]; 3] {
-        [&self.weights, &self.first, &self.second].map(|values| &values[self.range.clone()])
+    /// Looks at elements, counted from the first of the range, of the `part`-th part. Whoever lets go waits for it.
+    pub(super) fn with<T>(
+        &self,
+        part: usize,
+        elements: Range<usize>,
+        look: impl FnOnce(&[f32]) -> T,
+    ) -> io::Result<T> {
+        let lent = self.lent.lock();
+        let Values { parts, from } = lent
+            .as_ref()
+            .ok_or_else(|| io::Error::other("nothing is left of a piece that was written"))?;
+        Ok(look(&parts[part][from + elements.start..from + elements.end]))
+    }
+
+    /// It is written, or will never be: nothing is left of it.
+    pub(super) fn end(&self) {
+        *self.lent.lock() = None;
+        self.lent.written.notify_all();
+    }
+
+    /// Sees to it that the state's values are the state's alone again: waits until they are written, for as long as
+    /// `patience`, and copies what is left. Returns whether they were.
+    pub fn let_go(&self, patience: Duration) -> bool {
+        let waited = self
+            .lent
+            .written
+            .wait_timeout_while(self.lent.lock(), patience, |values| values.is_some());
+        let (mut values, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Some(Values { parts, from }) = &mut *values {
+            let range = *from..*from + self.range.len();
+            *parts = parts
+                .each_ref()
+                .map(|values| Arc::new(values[range.clone()].to_vec()));
+            *from = 0;
+        }
+        values.is_none()
     }
 
     /// The name of the file that holds it.

@@ -1,5 +1,7 @@
 //! The optimizer against the published update and against candle's own.
 
+use std::time::Duration;
+
 use crate::common::{batch, constant, optim, small, trainer};
 use candle_core::{DType, Device};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
@@ -160,24 +162,26 @@ fn a_piece_of_a_state_stays_as_it_was_while_training_goes_on() {
     let gradient = vec![0.5; trainer.layout().len()];
     trainer.apply(&gradient, 1.0).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let digest_of = |piece: Piece, epoch| {
+    let digest_of = |piece: &Piece, epoch| {
         let attempt = Attempt::new(dir.path(), piece.step(), Epoch(epoch));
         attempt.write(piece).unwrap().shard.digest
     };
-    let shared = Piece::of(trainer.state(), 1, 3).unwrap();
-    let at_once = digest_of(shared.clone(), 1);
+    let [shared, own] = [(); 2].map(|()| Piece::of(trainer.state(), 1, 3).unwrap());
+    let at_once = digest_of(&shared, 1);
+    assert!(!own.let_go(Duration::from_millis(1)), "it is not written");
+    assert_eq!(digest_of(&own, 2), at_once);
     let before = trainer.weights_digest();
-    assert!(trainer.state().is_shared());
     trainer.apply(&gradient, 1.0).unwrap();
     assert_ne!(trainer.weights_digest(), before);
-    assert_eq!(digest_of(shared.clone(), 2), at_once);
+    assert_eq!(digest_of(&shared, 3), at_once);
+    assert_eq!(digest_of(&own, 4), at_once);
 
-    // Nobody shares what was changed: it is changed again where it lies.
-    assert!(!trainer.state().is_shared());
-    let place = trainer.state().weights.as_ptr();
+    // What nobody shares is changed where it lies.
+    let (step, place) = (trainer.state().step, trainer.state().weights.as_ptr());
+    let piece = Piece::of(trainer.state(), 1, 3).unwrap();
+    piece.let_go(Duration::from_millis(1));
     trainer.apply(&gradient, 1.0).unwrap();
-    assert_eq!(trainer.state().weights.as_ptr(), place);
-    assert_eq!(digest_of(shared, 3), at_once);
+    assert_eq!((piece.step(), trainer.state().weights.as_ptr()), (step, place));
 }
 
 #[test]

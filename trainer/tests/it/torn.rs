@@ -52,7 +52,7 @@ impl Run {
     fn shards(&self, attempt: &Attempt, count: usize) -> Vec<Report> {
         let state = self.at(attempt.step().0);
         (0..count)
-            .map(|index| attempt.write(Piece::of(&state, index, count).unwrap()).unwrap())
+            .map(|index| attempt.write(&Piece::of(&state, index, count).unwrap()).unwrap())
             .collect()
     }
 
@@ -82,7 +82,7 @@ fn members_write_at_once_and_one_seals() {
                 let (run, state) = (&run, &state);
                 scope.spawn(move || {
                     let piece = Piece::of(state, index, count).unwrap();
-                    run.attempt(step, epoch).write(piece).unwrap()
+                    run.attempt(step, epoch).write(&piece).unwrap()
                 })
             };
             let members: Vec<_> = (0..count).map(write).collect();
@@ -357,7 +357,7 @@ fn the_background_makes_checkpoints_while_training_goes_on() {
                 piece: Piece::of(&state, 0, 1).unwrap(),
             })
             .unwrap();
-        // Training goes on at once; the piece is a copy.
+        // Training goes on at once; the piece shares the state, and whoever changes that changes a copy.
         Arc::make_mut(&mut state.weights)
             .iter_mut()
             .for_each(|weight| *weight += 1.0);
@@ -502,7 +502,7 @@ fn a_kill_at_any_instant_leaves_whole_checkpoints() {
 fn a_glance_sees_sizes_and_not_bytes() {
     let run = Run::new();
     let attempt = run.attempt(1, 1);
-    let report = attempt.write(Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
+    let report = attempt.write(&Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
     let path = run.seal(&attempt, vec![report]).unwrap();
     let manifest = checkpoint::verify(&path).unwrap();
     assert_eq!(checkpoint::glance(&path).unwrap(), manifest);
@@ -533,10 +533,10 @@ fn a_piece_of_another_layout_is_told_apart() {
         step: Step(1),
         ..State::initial(vec![0.0; 10])
     };
-    let report = attempt.write(Piece::of(&short, 0, 1).unwrap()).unwrap();
+    let report = attempt.write(&Piece::of(&short, 0, 1).unwrap()).unwrap();
     let error = run.seal(&attempt, vec![report]).unwrap_err();
     assert!(matches!(error, TrainerError::Length { found: 10, .. }), "{error}");
-    let report = attempt.write(Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
+    let report = attempt.write(&Piece::of(&run.at(1), 0, 1).unwrap()).unwrap();
     let path = run.seal(&attempt, vec![report]).unwrap();
     fs::remove_file(path.join("manifest.json")).unwrap();
     assert!(matches!(

@@ -150,10 +150,7 @@ impl Executor {
             self.trainer.skip(step);
             self.followers.tell(step, None);
         } else {
-            if self.trainer.state().is_shared() {
-                // Otherwise a copy would be changed, of what is still to be written. Once it was, nothing is awaited.
-                self.checkpoints.await_read(self.spec.elastic.silence() / 2);
-            }
+            self.checkpoints.let_go(self.spec.elastic.lease());
             let scale = self.scale();
             let applied = self.trainer.apply(self.reducer.gradient(), scale)?;
             if self.followers.are_fed() {
