@@ -245,7 +245,7 @@ impl Endpoint {
     }
 
     /// Says that something is computed beside what is reduced, until it is dropped: an operation that waits leaves its
-    /// core to that at once. At other times it looks for a moment whether it can go on, which is faster.
+    /// core to that at once. At other times it looks for a moment whether it can go on, which is faster. One at a time.
     #[must_use]
     pub fn computing(&self) -> Computing<'_> {
         self.shared.computing.store(true, Ordering::Relaxed);

@@ -158,7 +158,8 @@ impl Neighbours {
     /// Looks whether all have come to `stage`; for a short time if the processor has nothing else to do. Returns one that
     /// has not.
     pub(crate) fn look(&self, stage: u32, idles: bool) -> Option<Rank> {
-        for _ in 0..if idles { self.looks } else { 0 } {
+        let looks = if idles { self.looks } else { 0 };
+        for _ in 0..looks {
             self.behind(stage).next()?;
             std::hint::spin_loop();
         }

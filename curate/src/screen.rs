@@ -291,7 +291,8 @@ impl Screener<'_> {
 
     /// What an earlier stage drops has scores too: so thresholds can be chosen by all documents.
     fn score_dropped(&mut self, document: &Document, found: &mut Findings) {
-        if found.scores.is_none() && self.screen.spec.runs(Stage::Quality) {
+        let has_text = !document.text.trim().is_empty();
+        if found.scores.is_none() && has_text && self.screen.spec.runs(Stage::Quality) {
             let since = Instant::now();
             let language = found.language.code.as_deref();
             found.scores = Some(Box::new(self.scorer.score(&document.text, language)));

@@ -193,7 +193,8 @@ pub(crate) async fn step(args: StepArgs, format: Format) -> anyhow::Result<()> {
     }
     let folder = tempfile::Builder::new().prefix("lockstep-bench-").tempdir()?;
     let bench = Bench::new(&args.what, folder.path(), Some(&args.python)).await?;
-    let (mut ours, mut peaks): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+    let (mut ours, mut peaks, mut shares): (Vec<f64>, Vec<f64>, Vec<f64>) = Default::default();
+    let gflops = |tokens_per_second: f64| tokens_per_second * flops(&spec) / 1e9;
     let mut theirs: Vec<Vec<f64>> = vec![Vec::new(); args.against.len()];
     for round in 0..args.what.rounds {
         say_round(round, &args.what);
@@ -201,6 +202,8 @@ pub(crate) async fn step(args: StepArgs, format: Format) -> anyhow::Result<()> {
             let (found, peak) = bench.process("decoder", true).await?;
             ours.push(found.tokens_per_second);
             peaks.extend(peak);
+            // By round, as the machine's speed changes from one to the next.
+            shares.extend(peak.map(|peak| gflops(found.tokens_per_second) / peak));
         } else {
             ours.push(bench.job(args.ranks).await?);
         }
@@ -224,18 +227,12 @@ pub(crate) async fn step(args: StepArgs, format: Format) -> anyhow::Result<()> {
         }
     });
     let speed = median(&ours);
-    let model_gflops = speed * flops(&spec) / 1e9;
-    // By round, as the machine's speed changes from one to the next.
-    let shares: Vec<f64> = ratios(&ours, &peaks)
-        .iter()
-        .map(|share| share * flops(&spec) / 1e9)
-        .collect();
     let result = Speed {
         model: args.what.name(),
         parameters: spec.model.parameters(),
         ranks: args.ranks,
         median_tokens_per_second: speed,
-        model_gflops,
+        model_gflops: gflops(speed),
         peak_gflops: (!peaks.is_empty()).then(|| median(&peaks)),
         share_of_peak: (!shares.is_empty()).then(|| median(&shares)),
         against: against.collect(),
@@ -256,7 +253,7 @@ fn describe(speed: &Speed) -> String {
     );
     if let (Some(peak), Some(share)) = (speed.peak_gflops, speed.share_of_peak) {
         text += &format!(
-            ", {:.1}% of what the best of the step's products reaches, {peak:.1}; medians",
+            ", {:.1}% of what the best of the step's products reaches, {peak:.1} GFLOP/s (medians)",
             share * 100.0
         );
     }

@@ -8,11 +8,12 @@ use super::run::Run;
 use crate::dedup::{self, Parts, Slice, SortSettings, bands, clusters, exact::Digests};
 use crate::error::CurateError;
 use crate::spec::Stage;
-use crate::work::{Key, Work};
+use crate::work::{Key, Phase, Work};
 
 const EDGES: &str = "edges";
-const FOREST: &str = "forest";
 const DROPS: &str = "drops";
+/// Slices of a band, at most: each reads all of the band, and bands are many.
+const MOST_NEAR_SLICES: usize = 16;
 
 /// Documents that go because another one stays.
 pub(super) struct Duplicates {
@@ -50,11 +51,24 @@ impl Duplicates {
     }
 }
 
+/// A search that is a task.
+enum Search<'p> {
+    /// For the same text.
+    Exact(Slice),
+    /// For nearly the same text, in a band.
+    Near(&'p Parts, usize, Slice),
+}
+
 pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Result<Duplicates, CurateError> {
     let near = run.spec.dedup.near.settings();
     let exact = run.spec.dedup.exact;
     let slices = documents.slices();
-    let key = Key::new("duplicates", &(exact, &near, slices), &[&documents.key])?;
+    let near_slices = slices.min(MOST_NEAR_SLICES);
+    let key = Key::new(
+        "duplicates",
+        &(exact, &near, slices, near_slices),
+        &[&documents.key],
+    )?;
     if !run.spec.runs(Stage::Dedup) || !exact && near.is_none() {
         return Ok(Duplicates::none(key));
     }
@@ -63,66 +77,53 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Resu
         .as_ref()
         .map(|near| Parts::open(documents.signatures(), near))
         .transpose()?;
-    // Slices of exact ones, then of each band.
-    let exact = if exact { slices } else { 0 };
-    let tasks = exact + near.as_ref().map_or(0, |near| near.bands * slices);
-    let verify = near.as_ref().and_then(|near| near.verify).zip(parts.as_ref());
-    let forests = if verify.is_some() { slices } else { 0 };
-    let edges = work.phase("edges", &key)?;
-    run.progress
-        .enter("find duplicates", (tasks + forests) as u64 + 2, "tasks");
-    edges.run(
-        tasks,
-        run.progress,
-        |_| 1,
-        |task, folder| {
-            let (sort, out) = (SortSettings::new(folder), folder.join(EDGES));
-            match (&parts, task.checked_sub(exact)) {
-                (_, None) => digests.edges(Slice::new(task, slices), &sort, &out)?,
-                (Some(parts), Some(task)) => {
-                    let (band, slice) = (task / slices, Slice::new(task % slices, slices));
-                    bands::edges(parts, band, slice, &sort, &out)?;
-                }
-                (None, Some(_)) => {}
-            }
-            run.progress.advance(1);
-            Ok(())
-        },
-    )?;
-    let edges: Vec<PathBuf> = (0..tasks).map(|task| edges.task(task).join(EDGES)).collect();
-    let of_exact = edges.get(..exact).unwrap_or_default();
-    let compared = work.phase("forests", &key)?;
-    compared.run(
-        forests,
-        run.progress,
-        |_| 1,
-        |task, folder| {
-            let (slice, out) = (Slice::new(task, slices), folder.join(FOREST));
-            let verify = verify.map(|(least, parts)| (parts, least));
-            dedup::forest(digests.documents(), &edges, slice, verify, &out)?;
-            run.progress.advance(1);
-            Ok(())
-        },
-    )?;
-    let of_all = match verify {
-        Some(_) => (0..forests)
-            .map(|task| compared.task(task).join(FOREST))
-            .collect(),
-        None => edges.clone(),
+    let each = |of: usize| (0..of).map(move |index| Slice::new(index, of));
+    let of_exact = if exact { slices } else { 0 };
+    let mut searches: Vec<Search<'_>> = each(slices).take(of_exact).map(Search::Exact).collect();
+    let mut verify = None;
+    if let Some((near, parts)) = near.as_ref().zip(parts.as_ref()) {
+        let in_band = |band| each(near_slices).map(move |slice| Search::Near(parts, band, slice));
+        searches.extend((0..near.bands).flat_map(in_band));
+        verify = near.verify.map(|least| (parts, least));
+    }
+    let comparisons = verify.map_or(0, |_| near_slices);
+    let tasks = searches.len() + comparisons + 2;
+    run.progress.enter("find duplicates", tasks as u64, "tasks");
+    let (progress, cost) = (run.progress, |_| 1);
+
+    let searched = work.phase("edges", &key)?;
+    searched.run(searches.len(), progress, cost, |task, folder| {
+        let (sort, out) = (SortSettings::new(folder), folder.join(EDGES));
+        match searches[task] {
+            Search::Exact(slice) => digests.edges(slice, &sort, &out)?,
+            Search::Near(parts, band, slice) => bands::edges(parts, band, slice, &sort, &out)?,
+        }
+        progress.advance(1);
+        Ok(())
+    })?;
+    let edges_of = |phase: &Phase, tasks: usize| -> Vec<PathBuf> {
+        (0..tasks).map(|task| phase.task(task).join(EDGES)).collect()
     };
-    let joined = work.phase("clusters", &key)?;
-    joined.run(
-        2,
-        run.progress,
-        |_| 1,
-        |task, folder| {
-            let out = folder.join(DROPS);
-            let edges = if task == 0 { of_exact } else { &of_all };
-            dedup::drops(digests.documents(), edges, digests.ranks(), &out)?;
-            run.progress.advance(1);
+    let mut edges = edges_of(&searched, searches.len());
+    let exact_edges = edges_of(&searched, of_exact);
+
+    if let Some(verify) = verify {
+        let compared = work.phase("alike", &key)?;
+        compared.run(comparisons, progress, cost, |task, folder| {
+            let (sort, out) = (SortSettings::new(folder), folder.join(EDGES));
+            dedup::compare(verify, &edges, Slice::new(task, comparisons), &sort, &out)?;
+            progress.advance(1);
             Ok(())
-        },
-    )?;
+        })?;
+        edges = edges_of(&compared, comparisons);
+    }
+    let joined = work.phase("clusters", &key)?;
+    joined.run(2, progress, cost, |task, folder| {
+        let edges = if task == 0 { &exact_edges } else { &edges };
+        dedup::drops(digests.documents(), edges, digests.ranks(), &folder.join(DROPS))?;
+        progress.advance(1);
+        Ok(())
+    })?;
     let mut duplicates = Duplicates::none(key);
     let [exact, all] = [0, 1].map(|task| joined.task(task).join(DROPS));
     for found in clusters::read_drops(&all)? {

@@ -13,7 +13,7 @@ use crate::dedup::{DedupError, Parts, Slice, SortSettings};
 /// With `verify`, documents are so compared with the first of their bucket only. Two alike that share a bucket with a
 /// first one that is like neither are not joined here; they share other buckets without it.
 ///
-/// Memory: two runs of the sort.
+/// Memory: a run of the sort.
 ///
 /// # Errors
 /// If a part or the folder of the sort cannot be read or written.
@@ -32,14 +32,13 @@ pub fn edges(
         true => buckets.push([bucket, u64::from(ordinal)]),
         false => Ok(()),
     })?;
-    let mut edges = Sorter::new(sort);
     let mut first: Option<[u64; 2]> = None;
-    for record in buckets.finish()? {
-        let [bucket, ordinal] = record?;
-        match first {
-            Some([same, first]) if same == bucket => edges.push(Edge::new(ordinal, first).record())?,
-            _ => first = Some([bucket, ordinal]),
+    let edge = |[bucket, ordinal]: [u64; 2]| match first {
+        Some([same, first]) if same == bucket => Some(Edge::new(ordinal, first)),
+        _ => {
+            first = Some([bucket, ordinal]);
+            None
         }
-    }
-    clusters::write_edges(parts.documents(), edges.finish()?, out)
+    };
+    clusters::write_edges(parts.documents(), buckets.finish()?, edge, out)
 }

@@ -2,15 +2,15 @@
 //!
 //! Edges are joined by union-find in an array of one u32 for each document: 4 bytes × documents, and an eighth for a
 //! mark; clusters of more than one document take 12 bytes each. For a billion documents that is 4.2 GB and what their
-//! clusters take. The result does not depend on the order of edges, so those of a slice of documents may be joined first
-//! ([`forest`]), by as many tasks as there are slices, and the forests after: where pairs are compared, that is the work.
+//! clusters take. The result does not depend on the order of edges, so their files are read one after the other. Where pairs
+//! have to be alike in more than a bucket, that is found out before, in slices ([`compare`]).
 
 use std::path::Path;
 
 use crate::dedup::minhash::similarity_of_sketches;
-use crate::dedup::sort::Merge;
+use crate::dedup::sort::Sorter;
 use crate::dedup::table::{Kind, TableReader, TableWriter, finished};
-use crate::dedup::{DedupError, Parts, Slice};
+use crate::dedup::{DedupError, Parts, Slice, SortSettings};
 
 const EDGES: Kind = *b"edges\0\0\x01";
 const DROPS: Kind = *b"drops\0\0\x01";
@@ -24,15 +24,6 @@ pub struct Duplicate {
     pub kept: u32,
     /// How many documents the cluster has, with the one that stays.
     pub cluster_size: u32,
-}
-
-/// What was done to come to clusters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Joined {
-    /// Pairs of documents that share a bucket (a document and the first of the bucket), each counted once.
-    pub pairs: u64,
-    /// Those of them whose signatures said that they are not similar enough.
-    pub refused: u64,
 }
 
 /// That two documents are the same; `from` comes after `to`.
@@ -51,64 +42,89 @@ impl Edge {
         }
     }
 
-    pub(crate) fn record(self) -> [u64; 1] {
-        [u64::from(self.from) << 32 | u64::from(self.to)]
-    }
-
     fn of([record]: [u64; 1]) -> Self {
         Self::new(record >> 32, record)
     }
 }
 
-/// Writes sorted edges.
-pub(crate) fn write_edges(
+/// Writes a file of the edges that records make.
+pub(crate) fn write_edges<const N: usize>(
     documents: u32,
-    edges: impl Iterator<Item = Result<[u64; 1], DedupError>>,
+    records: impl Iterator<Item = Result<[u64; N], DedupError>>,
+    mut edge: impl FnMut([u64; N]) -> Option<Edge>,
     out: &Path,
 ) -> Result<(), DedupError> {
     let mut writer = TableWriter::create(out)?;
-    for edge in edges {
-        writer.push(&edge?)?;
+    for record in records {
+        if let Some(Edge { from, to }) = edge(record?) {
+            writer.push(&[u64::from(from) << 32 | u64::from(to)])?;
+        }
     }
     writer.commit(EDGES, [u64::from(documents), 0, 0, 0])
 }
 
-/// Joins what files of edges say of a slice of documents, by ordinal, and writes a file of edges that says the same in fewer: from
-/// each document to the first of its cluster. With parts and a threshold, a pair is joined only if its sketches are that
-/// similar; files that were verified so are joined without. Slices are tasks that need nothing of each other, and
-/// each pair is compared by one of them. None if `out` was finished before.
+/// The edges of a file, if it is of so many documents.
+fn read_edges(path: &Path, documents: u32) -> Result<TableReader<1>, DedupError> {
+    let table = TableReader::<1>::open(path, EDGES)?;
+    match table.parameters() {
+        [of, ..] if of == u64::from(documents) => Ok(table),
+        _ => Err(DedupError::OtherSettings {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Of the pairs that files of edges name, writes those whose sketches are at least so similar: a file of edges of a slice of
+/// documents. Each pair is compared once, in whatever buckets it meets. Slices are tasks that need nothing of each other.
+///
+/// Memory: two runs of the sort.
 ///
 /// # Errors
 /// If a file cannot be read or written.
-pub fn forest<P: AsRef<Path>>(
-    documents: u32,
+pub fn compare<P: AsRef<Path>>(
+    (parts, least): (&Parts, f64),
     edges: &[P],
     slice: Slice,
-    verify: Option<(&Parts, f64)>,
+    sort: &SortSettings,
     out: &Path,
-) -> Result<Option<Joined>, DedupError> {
+) -> Result<(), DedupError> {
     if finished(out)? {
-        return Ok(None);
+        return Ok(());
     }
-    let (mut trees, joined) = Trees::grow(documents, edges, slice, verify)?;
-    let roots = (0..documents).filter_map(|document| {
-        let root = trees.root(document);
-        (root != document).then(|| {
-            Ok(Edge {
-                from: document,
-                to: root,
+    let documents = parts.documents();
+    let mut pairs = Sorter::new(sort);
+    for path in edges {
+        for record in read_edges(path.as_ref(), documents)? {
+            let record = record?;
+            if slice.holds(u64::from(Edge::of(record).from)) {
+                pairs.push(record)?;
             }
-            .record())
-        })
-    });
-    write_edges(documents, roots, out)?;
-    Ok(Some(joined))
+        }
+    }
+    let mut sketches = parts.sketches();
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let (mut last, mut read) = (None, None);
+    let mut writer = TableWriter::create(out)?;
+    for record in pairs.finish()? {
+        let record = record?;
+        if last.replace(record) == Some(record) {
+            continue;
+        }
+        let Edge { from, to } = Edge::of(record);
+        if read.replace(from) != Some(from) {
+            sketches.read(from, &mut a)?;
+        }
+        sketches.read(to, &mut b)?;
+        if similarity_of_sketches(&a, &b) >= least {
+            writer.push(&record)?;
+        }
+    }
+    writer.commit(EDGES, [u64::from(documents), 0, 0, 0])
 }
 
 /// Joins what files of edges say and writes which documents are dropped, in the order of their ordinals, so that they
 /// can be merged with the documents. Of each cluster the document of the highest rank stays, the first of them among
-/// equals; `ranks` gives one for each document, in their order. Read the file with [`read_drops`]. None if `out` was
-/// finished before.
+/// equals; `ranks` gives one for each document, in their order. Read the file with [`read_drops`].
 ///
 /// # Errors
 /// If a file cannot be read or written.
@@ -117,12 +133,11 @@ pub fn drops<P: AsRef<Path>>(
     edges: &[P],
     ranks: impl IntoIterator<Item = Result<u32, DedupError>>,
     out: &Path,
-) -> Result<Option<Joined>, DedupError> {
+) -> Result<(), DedupError> {
     if finished(out)? {
-        return Ok(None);
+        return Ok(());
     }
-    let (trees, joined) = Trees::grow(documents, edges, Slice::new(0, 1), None)?;
-    let mut labels = trees.label();
+    let mut labels = Trees::grow(documents, edges)?.label();
     let mut clusters = vec![Cluster::default(); labels.clusters];
     let mut ranked = 0;
     for (document, rank) in ranks.into_iter().enumerate() {
@@ -150,16 +165,7 @@ pub fn drops<P: AsRef<Path>>(
             writer.push(&drop)?;
         }
     }
-    writer.commit(
-        DROPS,
-        [
-            u64::from(documents),
-            clusters.len() as u64,
-            joined.pairs,
-            joined.refused,
-        ],
-    )?;
-    Ok(Some(joined))
+    writer.commit(DROPS, [u64::from(documents), clusters.len() as u64, 0, 0])
 }
 
 /// The documents that a file of [`drops`] names, in the order of their ordinals.
@@ -200,50 +206,18 @@ struct Trees {
 }
 
 impl Trees {
-    fn grow<P: AsRef<Path>>(
-        documents: u32,
-        edges: &[P],
-        slice: Slice,
-        verify: Option<(&Parts, f64)>,
-    ) -> Result<(Self, Joined), DedupError> {
+    fn grow<P: AsRef<Path>>(documents: u32, edges: &[P]) -> Result<Self, DedupError> {
         let mut trees = Self {
             parents: (0..documents).collect(),
             has_children: vec![0; (documents as usize).div_ceil(64)],
         };
-        let open = |path: &P| {
-            let table = TableReader::<1>::open(path.as_ref(), EDGES)?;
-            match table.parameters() {
-                [of, ..] if of == u64::from(documents) => Ok(table),
-                _ => Err(DedupError::OtherSettings {
-                    path: path.as_ref().to_owned(),
-                }),
+        for path in edges {
+            for record in read_edges(path.as_ref(), documents)? {
+                let Edge { from, to } = Edge::of(record?);
+                trees.join(from, to);
             }
-        };
-        let edges = edges.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let mut joined = Joined::default();
-        let mut verify = verify.map(|(parts, least)| (parts.sketches(), least));
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        let (mut last, mut read) = (None, None);
-        for record in Merge::new(edges)? {
-            let record = record?;
-            let Edge { from, to } = Edge::of(record);
-            if !slice.holds(u64::from(from)) || last.replace(record) == Some(record) {
-                continue;
-            }
-            joined.pairs += 1;
-            if let Some((sketches, least)) = &mut verify {
-                if read.replace(from) != Some(from) {
-                    sketches.read(from, &mut a)?;
-                }
-                sketches.read(to, &mut b)?;
-                if similarity_of_sketches(&a, &b) < *least {
-                    joined.refused += 1;
-                    continue;
-                }
-            }
-            trees.join(from, to);
         }
-        Ok((trees, joined))
+        Ok(trees)
     }
 
     fn parent(&self, document: u32) -> u32 {
@@ -321,18 +295,9 @@ mod tests {
 
     fn write(folder: &Path, name: &str, documents: usize, edges: &[(u32, u32)]) -> PathBuf {
         let path = folder.join(name);
-        let mut edges: Vec<_> = edges
-            .iter()
-            .map(|&(a, b)| {
-                Edge {
-                    from: a.max(b),
-                    to: a.min(b),
-                }
-                .record()
-            })
-            .collect();
-        edges.sort();
-        write_edges(documents as u32, edges.into_iter().map(Ok), &path).unwrap();
+        let edges = edges.iter().map(|&(a, b)| Ok([a, b].map(u64::from)));
+        let edge = |[a, b]: [u64; 2]| Some(Edge::new(a.max(b), a.min(b)));
+        write_edges(documents as u32, edges, edge, &path).unwrap();
         path
     }
 
@@ -386,7 +351,7 @@ mod tests {
             let expected = naive(&ranks, &pairs);
             let run = |files: &[PathBuf], name: &str| {
                 let out = folder.path().join(name);
-                drops(n as u32, files, ranks.iter().map(|&rank| Ok(rank)), &out).unwrap().unwrap();
+                drops(n as u32, files, ranks.iter().map(|&rank| Ok(rank)), &out).unwrap();
                 read(&out)
             };
             let whole = [write(folder.path(), "whole", n, &pairs)];
@@ -397,12 +362,6 @@ mod tests {
                 .map(|(i, cut)| write(folder.path(), &format!("cut-{i}"), n, &pairs[cut[0]..cut[1]]))
                 .collect();
             prop_assert_eq!(&run(&files, "of-cuts"), &expected);
-            let forests: Vec<_> = (0..3).map(|index| {
-                let out = folder.path().join(format!("forest-{index}"));
-                forest(n as u32, &files, Slice::new(index, 3), None, &out).unwrap();
-                out
-            }).collect();
-            prop_assert_eq!(&run(&forests, "of-forests"), &expected);
         }
     }
 
@@ -412,11 +371,13 @@ mod tests {
         let edges = [write(folder.path(), "edges", 2, &[(0, 1)])];
         let out = folder.path().join("drops");
         let make = || drops(2, &edges, [Ok(1), Ok(2)], &out).unwrap();
-        assert_eq!(make(), Some(Joined { pairs: 1, refused: 0 }));
+        make();
         let whole = std::fs::read(&out).unwrap();
-        assert_eq!(make(), None);
+        // Ranks that are wrong are not even looked at.
+        drops(2, &edges, [Ok(1)], &out).unwrap();
+        assert_eq!(std::fs::read(&out).unwrap(), whole);
         std::fs::write(&out, &whole[..20]).unwrap();
-        assert!(make().is_some());
+        make();
         assert_eq!(std::fs::read(&out).unwrap(), whole);
         assert_eq!(
             read(&out),

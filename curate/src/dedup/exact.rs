@@ -92,7 +92,7 @@ impl Digests {
     /// Writes the edges of a slice to `out`: from each document to the first one with its digest, for
     /// [`drops`](crate::dedup::drops). Slices are tasks that need nothing of each other.
     ///
-    /// Memory: two runs of the sort.
+    /// Memory: a run of the sort.
     ///
     /// # Errors
     /// If a part or the folder of the sort cannot be read or written.
@@ -107,16 +107,15 @@ impl Digests {
                 digests.push([a, b, ordinal as u64])?;
             }
         }
-        let mut edges = Sorter::new(sort);
         let mut first: Option<[u64; 3]> = None;
-        for record in digests.finish()? {
-            let [a, b, ordinal] = record?;
-            match first {
-                Some([x, y, first]) if (x, y) == (a, b) => edges.push(Edge::new(ordinal, first).record())?,
-                _ => first = Some([a, b, ordinal]),
+        let edge = |[a, b, ordinal]: [u64; 3]| match first {
+            Some([x, y, first]) if (x, y) == (a, b) => Some(Edge::new(ordinal, first)),
+            _ => {
+                first = Some([a, b, ordinal]);
+                None
             }
-        }
-        clusters::write_edges(self.documents, edges.finish()?, out)
+        };
+        clusters::write_edges(self.documents, digests.finish()?, edge, out)
     }
 
     fn records(&self) -> impl Iterator<Item = Result<[u64; 3], DedupError>> {

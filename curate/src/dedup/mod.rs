@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! exact   text ─ digest ────────► part ─ edges (slice) ──────────┐
-//! near    text ─ MinHash bands ─► part ─ edges (band, slice) ────┴► forest (slice) ──► drops: document, kept, size
+//! near    text ─ MinHash bands ─► part ─ edges (band, slice) ────┴► compare (slice) ─► drops: document, kept, size
 //! passage text ─ digests ───────► part ─ removals (slice) ───────────────────────────► removals: document, passages
 //! ```
 //!
@@ -46,7 +46,7 @@ pub mod sort;
 pub mod table;
 
 pub use bloom::Bloom;
-pub use clusters::{Duplicate, drops, forest, read_drops};
+pub use clusters::{Duplicate, compare, drops, read_drops};
 pub use error::DedupError;
 pub use minhash::{Signature, Signer};
 pub use part::{PartWriter, Parts};

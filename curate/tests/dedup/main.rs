@@ -11,8 +11,8 @@ use lockstep_curate::dedup::bands::edges;
 use lockstep_curate::dedup::exact::{Digest128, DigestWriter, Digests};
 use lockstep_curate::dedup::minhash::similarity_of_sketches;
 use lockstep_curate::dedup::{
-    Duplicate, Keep, NearSettings, PartWriter, Parts, Signature, Signer, Slice, SortSettings, drops,
-    finished, forest, read_drops,
+    Duplicate, Keep, NearSettings, PartWriter, Parts, Signature, Signer, Slice, SortSettings, compare, drops,
+    finished, read_drops,
 };
 use proptest::prelude::*;
 
@@ -22,22 +22,19 @@ struct Cut {
     part: usize,
     slices: u64,
     memory_bytes: usize,
-    forests: bool,
 }
 
 const UNCUT: Cut = Cut {
     part: usize::MAX,
     slices: 1,
     memory_bytes: 1 << 20,
-    forests: false,
 };
 
 fn cut() -> impl Strategy<Value = Cut> {
-    (1usize..20, 1u64..4, 0usize..3000, any::<bool>()).prop_map(|(part, slices, memory_bytes, forests)| Cut {
+    (1usize..20, 1u64..4, 0usize..3000).prop_map(|(part, slices, memory_bytes)| Cut {
         part,
         slices,
         memory_bytes,
-        forests,
     })
 }
 
@@ -76,14 +73,13 @@ fn near(folder: &Path, texts: &[String], settings: &NearSettings, cut: &Cut) -> 
             edges(&parts, band, slice, &sort(folder, cut), &tables[tables.len() - 1]).unwrap();
         }
     }
-    let verify = settings.verify.map(|verify| (&parts, verify));
-    if cut.forests || verify.is_some() {
-        let grow = |slice: Slice| {
-            let out = folder.join(format!("forest-{}", slice.index));
-            forest(parts.documents(), &tables, slice, verify, &out).unwrap();
+    if let Some(least) = settings.verify {
+        let alike = |slice: Slice| {
+            let out = folder.join(format!("alike-{}", slice.index));
+            compare((&parts, least), &tables, slice, &sort(folder, cut), &out).unwrap();
             out
         };
-        tables = slices(cut).map(grow).collect();
+        tables = slices(cut).map(alike).collect();
     }
     let out = folder.join("drops");
     drops(parts.documents(), &tables, parts.ranks(), &out).unwrap();
@@ -241,11 +237,7 @@ fn documents(count: usize) -> Vec<String> {
 fn what_is_finished_is_used_and_what_is_cut_short_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let (texts, settings) = (documents(60), NearSettings::default());
-    let cut = Cut {
-        part: 7,
-        forests: true,
-        ..UNCUT
-    };
+    let cut = Cut { part: 7, ..UNCUT };
     let expected = near(folder.path(), &texts, &settings, &cut);
     assert!(expected.len() >= 40);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder.path())
