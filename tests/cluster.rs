@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use support::PATIENCE;
 use support::cluster::{Coordinator, epoch, faulty_worker};
 use support::job::Job;
 use support::place::Place;
+use support::process::Process;
 use support::system::{await_end, await_text};
 
 /// How long a process may take to leave when told to.
@@ -26,6 +28,17 @@ fn locally() -> &'static Value {
         let summary = place.summary("run long.toml --local --workers 1 --out out");
         summary["weights_blake3"].clone()
     })
+}
+
+/// So few that not even a small job could run, were it not for what the system allows beyond.
+#[test]
+fn what_a_shell_allows_of_open_files_is_raised() {
+    let place = Place::with(&Job::default());
+    let binary = place.command("run small.toml --local --workers 2 --out out");
+    let mut limited = place.command_of(Path::new("/bin/sh"), "");
+    limited.args(["-c", "ulimit -Sn 16 && exec \"$0\" \"$@\""]);
+    limited.arg(binary.get_program()).args(binary.get_args());
+    Process::start(&mut limited).finish().code(0);
 }
 
 /// The summary of a job that ended well, after checking that it knows nothing of what happened on the way.

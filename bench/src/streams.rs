@@ -51,7 +51,7 @@ pub struct Streams {
 /// # Errors
 /// When the coordinator or a stream fails, or somebody asks for the end.
 pub fn measure(bench: &Bench, workers: u32, steps: u64) -> Result<Streams, Error> {
-    raise_file_limit(u64::from(workers) * 2 + 200)?;
+    check_file_limit(u64::from(workers) * 2 + 200)?;
     let folder = tempfile::Builder::new().prefix("lockstep-drill-").tempdir();
     let folder = folder.map_err(Error::system("make a temporary folder"))?;
     let machines = Machines::together(&[COORDINATOR]);
@@ -100,18 +100,14 @@ pub fn measure(bench: &Bench, workers: u32, steps: u64) -> Result<Streams, Error
 }
 
 /// A file each for both ends of a connection, here and in the coordinator, which inherits the limit.
-fn raise_file_limit(wanted: u64) -> Result<(), Error> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    if now.current.is_none_or(|current| current >= wanted) {
-        return Ok(());
+fn check_file_limit(wanted: u64) -> Result<(), Error> {
+    use rustix::process::{Resource, getrlimit};
+    match getrlimit(Resource::Nofile).current {
+        Some(allowed) if allowed < wanted => Err(Error::Usage(format!(
+            "so many workers take {wanted} open files, and the system allows {allowed}: raise that (`ulimit -n`), or lower --workers"
+        ))),
+        _ => Ok(()),
     }
-    let limit = Rlimit {
-        current: Some(wanted),
-        ..now
-    };
-    let action = format!("raise the limit of open files to {wanted}");
-    setrlimit(Resource::Nofile, limit).map_err(|error| Error::system(action)(error.into()))
 }
 
 /// The milliseconds of processor time that a process has used.

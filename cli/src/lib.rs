@@ -42,8 +42,22 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn main_with(network: MakeNetwork) -> ExitCode {
     let cli = commands::Cli::parse();
+    raise_file_limit();
     match commands::run(cli, network) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }
+}
+
+/// A shell often allows 1,024 open files, and the system many more: a coordinator has a connection to each worker, a rank to
+/// each member.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: now.maximum,
+        ..now
+    };
+    // With what there is most jobs run too, and one that does not says so.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
