@@ -104,7 +104,7 @@ fn check_file_limit(wanted: u64) -> Result<(), Error> {
     use rustix::process::{Resource, getrlimit};
     match getrlimit(Resource::Nofile).current {
         Some(allowed) if allowed < wanted => Err(Error::Usage(format!(
-            "so many workers take {wanted} open files, and the system allows {allowed}: raise that (`ulimit -n`), or lower --workers"
+            "so many workers take {wanted} open files, and the system allows {allowed}: raise its hard limit (`ulimit -Hn`), or lower --workers"
         ))),
         _ => Ok(()),
     }

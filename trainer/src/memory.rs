@@ -9,9 +9,9 @@ const BASE: u64 = 24 << 20;
 /// Copies of all parameters: weights and two moments.
 const STATE: u64 = 3;
 
-/// Bytes that a rank's process takes on one thread when it is alone, and so has most to do: the state, gradients, activations. Other
-/// members take some more. A state that is fed to a joiner takes a copy; so does the part of it that a disk slower than
-/// training has not written, of two checkpoints at most.
+/// Bytes that a rank's process takes on one thread when it is alone, and so has most to do: the state, gradients,
+/// activations. Other members take some more. A state that is fed to a joiner takes a copy; so does the part of it that a
+/// disk slower than training has not written, of two checkpoints at most.
 ///
 /// A rank with all lanes folds them as they come, and so holds one partial sum for each level of the tree over lanes,
 /// the lane that it computes, and the reduced gradient.

@@ -137,9 +137,11 @@ impl<R: Read> Reader<R> {
         source.by_ref().take(len).read_to_end(&mut header)?;
         let metadata: Metadata = serde_json::from_slice(&header)?;
         let values = metadata.tensors().values().map(|of| of.data_offsets.1).max();
-        let expected = 8 + len + values.unwrap_or_default() as u64;
-        if expected != bytes {
-            return invalid(format!("{bytes} bytes, where its header says {expected}"));
+        let values = values.unwrap_or_default() as u64;
+        if bytes.checked_sub(8 + len) != Some(values) {
+            return invalid(format!(
+                "{bytes} bytes, where its header of {len} says {values} of values"
+            ));
         }
         Ok(Self {
             source,

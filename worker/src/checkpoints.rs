@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_engine::ids::{Epoch, Step};
 use lockstep_engine::rank::Snapshot;
@@ -132,15 +132,16 @@ impl Checkpoints {
         &self.about
     }
 
-    /// Sees to it that nothing that is to be written is shared with the state, which is about to change. For what is not
-    /// written in the time of `patience` there is a copy from then on, so it is waited for once.
+    /// Sees to it that nothing that is to be written is shared with the state, which is about to change. Of what is not
+    /// written in the time of `patience`, for all of it together, there is a copy from then on: so it is waited for once.
     pub(crate) fn let_go(&self, patience: Duration) {
         let lent = std::mem::take(&mut *self.lent.lock().unwrap_or_else(PoisonError::into_inner));
+        let until = Instant::now() + patience;
         for piece in lent {
-            if !piece.let_go(patience) {
+            if !piece.let_go(until.saturating_duration_since(Instant::now())) {
                 let step = piece.step();
                 tracing::warn!(
-                    "the checkpoint of step {step} is not written after {patience:?}: training goes on, with a copy of it"
+                    "the checkpoint of step {step} is not written yet: training goes on, with a copy of it"
                 );
             }
         }

@@ -64,11 +64,7 @@ pub(super) fn run(run: &mut Run<'_>, work: &Work, documents: &Documents) -> Resu
     let exact = run.spec.dedup.exact;
     let slices = documents.slices();
     let near_slices = slices.min(MOST_NEAR_SLICES);
-    let key = Key::new(
-        "duplicates",
-        &(exact, &near, slices, near_slices),
-        &[&documents.key],
-    )?;
+    let key = Key::new("duplicates", &(exact, &near, slices), &[&documents.key])?;
     if !run.spec.runs(Stage::Dedup) || !exact && near.is_none() {
         return Ok(Duplicates::none(key));
     }

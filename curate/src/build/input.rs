@@ -19,7 +19,7 @@ use crate::spec::{Spec, Stage};
 use crate::work::{Key, Work};
 
 /// Of the files that tasks leave to each other: raised with every change, as an older program's work folder has others.
-pub(super) const FORMAT: u32 = 5;
+pub(super) const FORMAT: u32 = 6;
 
 /// The sources of a spec, before anything is fetched.
 pub(super) struct Sources {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::dedup::clusters::{self, Edge};
+use crate::dedup::clusters;
 use crate::dedup::sort::Sorter;
 use crate::dedup::table::finished;
 use crate::dedup::{DedupError, Parts, Slice, SortSettings};
@@ -32,13 +32,5 @@ pub fn edges(
         true => buckets.push([bucket, u64::from(ordinal)]),
         false => Ok(()),
     })?;
-    let mut first: Option<[u64; 2]> = None;
-    let edge = |[bucket, ordinal]: [u64; 2]| match first {
-        Some([same, first]) if same == bucket => Some(Edge::new(ordinal, first)),
-        _ => {
-            first = Some([bucket, ordinal]);
-            None
-        }
-    };
-    clusters::write_edges(parts.documents(), buckets.finish()?, edge, out)
+    clusters::write_edges(parts.documents(), buckets.finish()?, out)
 }

@@ -28,36 +28,37 @@ pub struct Duplicate {
 
 /// That two documents are the same; `from` comes after `to`.
 #[derive(Clone, Copy)]
-pub(crate) struct Edge {
+struct Edge {
     from: u32,
     to: u32,
 }
 
 impl Edge {
-    /// Of two ordinals, which are u32.
-    pub(crate) fn new(from: u64, to: u64) -> Self {
-        Self {
-            from: from as u32,
-            to: to as u32,
-        }
-    }
-
     fn of([record]: [u64; 1]) -> Self {
-        Self::new(record >> 32, record)
+        Self {
+            from: (record >> 32) as u32,
+            to: record as u32,
+        }
     }
 }
 
-/// Writes a file of the edges that records make.
+/// Writes a file of edges. `records` are sorted, and each is what makes documents the same and then an ordinal: there is an edge
+/// from each document to the first that is the same.
 pub(crate) fn write_edges<const N: usize>(
     documents: u32,
     records: impl Iterator<Item = Result<[u64; N], DedupError>>,
-    mut edge: impl FnMut([u64; N]) -> Option<Edge>,
     out: &Path,
 ) -> Result<(), DedupError> {
     let mut writer = TableWriter::create(out)?;
+    let mut first: Option<[u64; N]> = None;
     for record in records {
-        if let Some(Edge { from, to }) = edge(record?) {
-            writer.push(&[u64::from(from) << 32 | u64::from(to)])?;
+        let record = record?;
+        let of_first = first.as_ref().and_then(|first| first.split_last());
+        match (record.split_last(), of_first) {
+            (Some((ordinal, what)), Some((to, same))) if what == same => {
+                writer.push(&[ordinal << 32 | to])?
+            }
+            _ => first = Some(record),
         }
     }
     writer.commit(EDGES, [u64::from(documents), 0, 0, 0])
@@ -77,7 +78,7 @@ fn read_edges(path: &Path, documents: u32) -> Result<TableReader<1>, DedupError>
 /// Of the pairs that files of edges name, writes those whose sketches are at least so similar: a file of edges of a slice of
 /// documents. Each pair is compared once, in whatever buckets it meets. Slices are tasks that need nothing of each other.
 ///
-/// Memory: two runs of the sort.
+/// Memory: a run of the sort.
 ///
 /// # Errors
 /// If a file cannot be read or written.
@@ -165,7 +166,7 @@ pub fn drops<P: AsRef<Path>>(
             writer.push(&drop)?;
         }
     }
-    writer.commit(DROPS, [u64::from(documents), clusters.len() as u64, 0, 0])
+    writer.commit(DROPS, [u64::from(documents), 0, 0, 0])
 }
 
 /// The documents that a file of [`drops`] names, in the order of their ordinals.
@@ -295,9 +296,12 @@ mod tests {
 
     fn write(folder: &Path, name: &str, documents: usize, edges: &[(u32, u32)]) -> PathBuf {
         let path = folder.join(name);
-        let edges = edges.iter().map(|&(a, b)| Ok([a, b].map(u64::from)));
-        let edge = |[a, b]: [u64; 2]| Some(Edge::new(a.max(b), a.min(b)));
-        write_edges(documents as u32, edges, edge, &path).unwrap();
+        let mut writer = TableWriter::create(&path).unwrap();
+        for &(a, b) in edges {
+            let [from, to] = [a.max(b), a.min(b)].map(u64::from);
+            writer.push(&[from << 32 | to]).unwrap();
+        }
+        writer.commit(EDGES, [documents as u64, 0, 0, 0]).unwrap();
         path
     }
 

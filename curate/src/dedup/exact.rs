@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::dedup::clusters::{self, Edge};
+use crate::dedup::clusters;
 use crate::dedup::sort::Sorter;
 use crate::dedup::table::{Kind, TableReader, TableWriter, finished, words_of};
 use crate::dedup::{DedupError, Slice, SortSettings};
@@ -107,15 +107,7 @@ impl Digests {
                 digests.push([a, b, ordinal as u64])?;
             }
         }
-        let mut first: Option<[u64; 3]> = None;
-        let edge = |[a, b, ordinal]: [u64; 3]| match first {
-            Some([x, y, first]) if (x, y) == (a, b) => Some(Edge::new(ordinal, first)),
-            _ => {
-                first = Some([a, b, ordinal]);
-                None
-            }
-        };
-        clusters::write_edges(self.documents, digests.finish()?, edge, out)
+        clusters::write_edges(self.documents, digests.finish()?, out)
     }
 
     fn records(&self) -> impl Iterator<Item = Result<[u64; 3], DedupError>> {

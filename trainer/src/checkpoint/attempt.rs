@@ -109,9 +109,8 @@ impl Attempt {
                     file.put(&block)?;
                 }
             }
-            let subtrees = piece.with(0, 0..len, |weights| {
-                tree::subtrees(piece.len, &piece.range, weights)
-            })?;
+            let look = |block, show: &mut dyn FnMut(&[f32])| piece.with(0, block, show);
+            let subtrees = tree::subtrees(piece.len, &piece.range, look)?;
             written();
             Ok((file.finish(), subtrees))
         };

@@ -7,8 +7,9 @@
 //!
 //! Each of the `k` members of an epoch lends its part of the state ([`Piece::of`]) to a thread of its own that writes it
 //! ([`Background`], [`Attempt::write`]), and trains on until it has the values back ([`Piece::let_go`]), which it has before
-//! the state changes, however slow the disk is; when all have reported, one member makes a checkpoint of it ([`Attempt::seal`]), prunes, and copies it elsewhere ([`Mirror`]). A crash at any
-//! point leaves every other checkpoint as it was, and a temporary folder that a later one removes.
+//! the state changes, however slow the disk is. When all have reported, one member makes a checkpoint of it
+//! ([`Attempt::seal`]), prunes, and copies it elsewhere ([`Mirror`]). A crash at any point leaves every other checkpoint as
+//! it was, and a temporary folder that a later one removes.
 //!
 //! | module | what |
 //! |---|---|

@@ -121,7 +121,8 @@ impl Piece {
     /// The names of what it holds, in its file and in the order there.
     pub(super) const PARTS: [&str; 3] = ["weights", "first", "second"];
 
-    /// Looks at elements, counted from the first of the range, of the `part`-th part. Whoever lets go waits for it.
+    /// Looks at elements, counted from the first of the range, of the `part`-th part. Whoever lets go waits for it: a block at
+    /// a time, and for no disk.
     pub(super) fn with<T>(
         &self,
         part: usize,

@@ -5,30 +5,43 @@
 //! hashed from them alone. So nobody has to hold or read all weights.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 
 use blake3::hazmat::{ChainingValue, HasherExt as _, Mode};
 
 use crate::state::little_endian;
+use crate::tensor_file::BLOCK;
 
 /// Elements of a chunk.
 pub(super) const CHUNK: usize = blake3::CHUNK_LEN / size_of::<f32>();
 
-/// The hashes, in hexadecimal and in order, of the largest subtrees over `len` elements that `range` holds, whose
-/// values are given.
-pub(super) fn subtrees(len: usize, range: &Range<usize>, values: &[f32]) -> Vec<String> {
-    let hash = |node: Range<usize>| {
-        let bytes = little_endian(&values[node.start - range.start..node.end - range.start]);
-        if node == (0..len) {
-            return blake3::hash(&bytes).to_hex().to_string();
-        }
+/// The hashes, in hexadecimal and in order, of the largest subtrees over `len` elements that `range` holds. `look` shows
+/// elements of the range, counted from its first; it is asked for a block at a time.
+pub(super) fn subtrees(
+    len: usize,
+    range: &Range<usize>,
+    mut look: impl FnMut(Range<usize>, &mut dyn FnMut(&[f32])) -> io::Result<()>,
+) -> io::Result<Vec<String>> {
+    let mut hash = |node: Range<usize>| {
         let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(bytes_of(node.start)).update(&bytes);
-        blake3::Hash::from(hasher.finalize_non_root())
-            .to_hex()
-            .to_string()
+        if node != (0..len) {
+            hasher.set_input_offset(bytes_of(node.start));
+        }
+        for at in node.clone().step_by(BLOCK) {
+            let block = at - range.start..(at + BLOCK).min(node.end) - range.start;
+            look(block, &mut |values| {
+                hasher.update(&little_endian(values));
+            })?;
+        }
+        let hash = if node == (0..len) {
+            hasher.finalize()
+        } else {
+            blake3::Hash::from(hasher.finalize_non_root())
+        };
+        Ok(hash.to_hex().to_string())
     };
-    nodes(len, range).into_iter().map(hash).collect()
+    nodes(len, range).into_iter().map(&mut hash).collect()
 }
 
 /// The digest over all `len` elements, from what [`subtrees`] returned for ranges that cover them; or none, when
@@ -114,7 +127,12 @@ mod tests {
             let parts: Vec<_> = (0..count)
                 .map(|index| {
                     let range = part(len, index, count);
-                    let hashes = subtrees(len, &range, &values[range.clone()]);
+                    let part = &values[range.clone()];
+                    let look = |block: Range<usize>, show: &mut dyn FnMut(&[f32])| {
+                        show(&part[block]);
+                        Ok(())
+                    };
+                    let hashes = subtrees(len, &range, look).unwrap();
                     (range, hashes)
                 })
                 .collect();

@@ -177,11 +177,12 @@ fn a_piece_of_a_state_stays_as_it_was_while_training_goes_on() {
     assert_eq!(digest_of(&own, 4), at_once);
 
     // What nobody shares is changed where it lies.
-    let (step, place) = (trainer.state().step, trainer.state().weights.as_ptr());
+    let place = trainer.state().weights.as_ptr();
     let piece = Piece::of(trainer.state(), 1, 3).unwrap();
     piece.let_go(Duration::from_millis(1));
     trainer.apply(&gradient, 1.0).unwrap();
-    assert_eq!((piece.step(), trainer.state().weights.as_ptr()), (step, place));
+    assert_eq!(trainer.state().weights.as_ptr(), place);
+    drop(piece);
 }
 
 #[test]

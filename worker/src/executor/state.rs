@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lockstep_collective::{Advance, CollectiveError, FollowOptions, Shape};
 use lockstep_engine::ids::{Epoch, Step};
@@ -19,6 +20,8 @@ impl Executor {
         // Whoever keeps up with this rank would not know of the jump, nor would its own donor.
         self.followers.leave();
         self.following = None;
+        // It comes to hold another state, and then nobody shares the old one but what is still to be written.
+        self.checkpoints.let_go(Duration::ZERO);
         match source {
             Source::Seed if step == Step(0) => {
                 // A new process has just been initialised; one that has trained begins anew.
@@ -113,6 +116,7 @@ impl Executor {
             Advance::Same { .. } => self.forget_partials(),
             Advance::State { parts, .. } => {
                 self.followers.leave();
+                self.checkpoints.let_go(Duration::ZERO);
                 let parts = <[Vec<f32>; 3]>::try_from(parts)
                     .map_err(|parts| Failure::Fatal(format!("a state of {} parts, not 3", parts.len())))?;
                 self.trainer.restore(State::new(step, parts))?;
@@ -121,6 +125,7 @@ impl Executor {
             Advance::Gradient { values, .. } => {
                 match &values {
                     Some(gradient) => {
+                        self.let_go_of_state();
                         self.trainer.apply(gradient, self.scale())?;
                     }
                     None => self.trainer.skip(step),

@@ -150,7 +150,7 @@ impl Executor {
             self.trainer.skip(step);
             self.followers.tell(step, None);
         } else {
-            self.checkpoints.let_go(self.spec.elastic.lease());
+            self.let_go_of_state();
             let scale = self.scale();
             let applied = self.trainer.apply(self.reducer.gradient(), scale)?;
             if self.followers.are_fed() {
@@ -177,6 +177,11 @@ impl Executor {
         self.copied = false;
         self.forget_partials();
         Ok(TaskEnd::Done.into())
+    }
+
+    /// Before a step changes the state: what is to be written of it is waited for, or copied.
+    pub(super) fn let_go_of_state(&self) {
+        self.checkpoints.let_go(self.spec.elastic.lease());
     }
 
     pub(super) fn snapshot(&mut self, snapshot: Snapshot) -> Outcome {
