@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use lockstep_proto::wire;
 use rustix::process::Signal;
@@ -16,22 +17,13 @@ use support::cluster::{Coordinator, faulty_worker};
 use support::disk::Disk;
 use support::place::Place;
 use support::process::Process;
-use support::raw::{Row, lines, rows, text};
+use support::raw::{self, Row, lines, rows, text};
 
-const SPEC: &str = r#"
-name = "small"
-[[source]]
-name = "web"
-path = "raw"
-unit_bytes = 20000
-[language]
-min_confidence = 0.0
-[quality.gopher_quality]
-min_stop_words = 0
-[tokenizer]
-vocab_size = 300
-[dedup.passages]
-"#;
+/// The spec that others use too, with small units and passages.
+static SPEC: LazyLock<String> = LazyLock::new(|| {
+    let spec = raw::SPEC.replace("path = \"raw\"", "path = \"raw\"\nunit_bytes = 20000");
+    spec + "[dedup.passages]\n"
+});
 
 /// A paragraph of two documents.
 const SHARED: &str = "The people of the village have music and water in the morning, and paper and a picture in the \
@@ -82,7 +74,7 @@ fn write_raw(folder: &Path) {
 fn place() -> Place {
     let place = Place::new();
     write_raw(&place.path("raw"));
-    fs::write(place.path("spec.toml"), SPEC).unwrap();
+    fs::write(place.path("spec.toml"), &*SPEC).unwrap();
     place
 }
 
@@ -230,7 +222,7 @@ fn the_same_bytes_however_the_work_is_cut_and_whatever_dies_on_the_way() {
         });
         assert_eq!([&coarse, &fine], [&digest; 2], "{name}");
     }
-    let spec = format!("{SPEC}[dedup.near]\nverify = 0.7\n");
+    let spec = format!("{}[dedup.near]\nverify = 0.7\n", *SPEC);
     fs::write(place.path("spec.toml"), spec).unwrap();
     let (digest, _) = built(&place, "out");
     // Killed before and after tasks of every phase get their names, over and over, in the same folder.

@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 
 /// A spec of all files of the folder `raw`, for the text that is made here.
 pub(crate) const SPEC: &str = r#"
-name = "raw"
+name = "small"
 [[source]]
 name = "web"
 path = "raw"
