@@ -226,4 +226,34 @@ mod tests {
         let (_, header) = SafeTensors::read_metadata(&file).unwrap();
         assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
     }
+
+    #[test]
+    fn tensors_are_read_in_their_order_and_what_does_not_fit_is_told() {
+        let (a, b) = ([1.0f32, -2.0, 3.5], [7.0f32]);
+        let shapes: [(&str, &[usize]); 2] = [("a", &[3]), ("b", &[1])];
+        let mut file = Vec::new();
+        let mut writer = Writer::new(&mut file, &BTreeMap::new(), &shapes).unwrap();
+        writer.put(&a).unwrap();
+        writer.put(&b).unwrap();
+        let bytes = writer.finish().bytes;
+        let open = |file: &[u8], bytes| Reader::new(std::io::Cursor::new(file.to_vec()), bytes);
+        let mut values = Vec::new();
+        let mut reader = open(&file, bytes).unwrap();
+        let early = reader.append("b", &[1], &mut values).unwrap_err();
+        assert!(early.contains("`b` begins at byte 12"), "{early}");
+        let missing = reader.append("c", &[1], &mut values).unwrap_err();
+        assert!(missing.contains("no tensor `c`"), "{missing}");
+        let shape = reader.append("a", &[4], &mut values).unwrap_err();
+        assert!(shape.contains("expected F32 [4]"), "{shape}");
+        reader.append("a", &[3], &mut values).unwrap();
+        reader.append("b", &[1], &mut values).unwrap();
+        assert_eq!(values, [1.0, -2.0, 3.5, 7.0]);
+
+        let problem = |file: &[u8], bytes| open(file, bytes).err().unwrap().to_string();
+        assert!(problem(&file, bytes + 1).contains("where its header"));
+        assert!(problem(&file, 3).contains("where its header"));
+        let mut long = file.clone();
+        long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(problem(&long, bytes).contains("are the most"));
+    }
 }
