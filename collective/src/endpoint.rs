@@ -445,3 +445,20 @@ impl Handle {
         self.shared.wait_until(within, wanted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_computed_beside_is_told_for_as_long_as_it_lasts() {
+        let listen = (Ipv4Addr::LOCALHOST, 0).into();
+        let endpoint = Endpoint::bind(Options::new(listen, 1, "a")).unwrap();
+        let told = || endpoint.shared.computing.load(Ordering::Relaxed);
+        assert!(!told());
+        let computing = endpoint.computing();
+        assert!(told());
+        drop(computing);
+        assert!(!told());
+    }
+}

@@ -5,7 +5,7 @@
 //!
 //! Licences are SPDX expressions, evaluated over AND, OR and WITH: of an OR, one allowed licence is enough. What is no
 //! SPDX expression but commonly written, such as `MIT/Apache-2.0`, `GPLv3` or the address of a Creative Commons licence,
-//! is read as what it means ([`read`]). Settings name licences, families of them (`BSD-*`), or groups of them.
+//! is read as what it means ([`fn@read`]). Settings name licences, families of them (`BSD-*`), or groups of them.
 
 mod exclude;
 mod gate;
